@@ -1,0 +1,81 @@
+# make             the command line, build/tfpre
+# make run         the main job: three kinds of transformer on a small world, build/report.html
+# make test        all tests that need a C compiler alone
+# make check       tests, and the compile modes, sanitizers, lint and examples
+# make run-examples, make bench
+
+CC ?= cc
+CFLAGS ?= -O2
+LDLIBS = -lm -lpthread
+WARN = -Wall -Wextra -Wpedantic -Wshadow -Wconversion
+B = build
+
+all: $(B)/tfpre
+
+$(B) $(B)/tests $(B)/examples:
+	@mkdir -p $@
+
+$(B)/tfpre: examples/tfpre.c tfpre.h | $(B)
+	$(CC) -std=c99 $(CFLAGS) $(WARN) -o $@ examples/tfpre.c $(LDLIBS)
+
+$(B)/run: examples/run.c examples/world.h tfpre.h | $(B)
+	$(CC) -std=c99 $(CFLAGS) $(WARN) -o $@ examples/run.c $(LDLIBS)
+
+run: $(B)/run
+	$(B)/run
+
+# ---- examples: the ladder ----
+
+LADDER = $(sort $(patsubst examples/%.c,%,$(wildcard examples/[0-9]*.c)))
+
+$(B)/examples/%: examples/%.c tfpre.h | $(B)/examples
+	$(CC) -std=c99 $(CFLAGS) $(WARN) -o $@ $< $(LDLIBS)
+
+run-examples: $(addprefix $(B)/examples/,$(LADDER))
+	@sh tests/examples.sh $(LADDER)
+
+# ---- tests: the library once in float and once in double, the test files linked to it ----
+
+FLOAT = base memory files tensor ops attention nn tokenizer data objectives model optim generate hub faults
+DOUBLE = gradcheck
+X = $(foreach t,$(1),X($(t)))
+
+$(B)/tests/impl.c: | $(B)/tests
+	@printf '#define TFPRE_IMPLEMENTATION\n#include "../../tfpre.h"\n' > $@
+
+$(B)/tests/float.o: $(B)/tests/impl.c tfpre.h
+	$(CC) -std=c99 $(CFLAGS) $(WARN) -c -o $@ $<
+
+$(B)/tests/double.o: $(B)/tests/impl.c tfpre.h
+	$(CC) -std=c99 $(CFLAGS) $(WARN) -DTFPRE_REAL=double -c -o $@ $<
+
+$(B)/tests/float-%.o: tests/%.c tests/test.h tfpre.h | $(B)/tests
+	$(CC) $(CFLAGS) $(WARN) '-DTESTS=$(call X,$(FLOAT))' -c -o $@ $<
+
+$(B)/tests/double-%.o: tests/%.c tests/test.h tfpre.h | $(B)/tests
+	$(CC) $(CFLAGS) $(WARN) -DTFPRE_REAL=double '-DTESTS=$(call X,$(DOUBLE))' -c -o $@ $<
+
+$(B)/tests/float: $(patsubst %,$(B)/tests/float-%.o,main $(FLOAT)) $(B)/tests/float.o
+	$(CC) -o $@ $^ $(LDLIBS)
+
+$(B)/tests/double: $(patsubst %,$(B)/tests/double-%.o,main $(DOUBLE)) $(B)/tests/double.o
+	$(CC) -o $@ $^ $(LDLIBS)
+
+# the kernels of every level against the plain ones: sees the inside of the header
+$(B)/tests/kernels: tests/kernels.c tests/main.c tests/test.h tfpre.h | $(B)/tests
+	$(CC) $(CFLAGS) '-DTESTS=X(kernels)' -o $@ tests/kernels.c tests/main.c $(LDLIBS)
+
+test: $(B)/tests/float $(B)/tests/double $(B)/tests/kernels $(B)/tfpre $(B)/run
+	@sh tests/test.sh
+
+check: test
+	@sh tests/check.sh
+
+bench: $(B)/tfpre
+	@sh tests/bench.sh
+
+clean:
+	rm -rf $(B)
+
+.PHONY: all run run-examples test check bench clean
+.SECONDARY:
