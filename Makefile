@@ -77,5 +77,8 @@ bench: $(B)/tfpre
 clean:
 	rm -rf $(B)
 
-.PHONY: all run run-examples test check bench clean
+.PHONY: all print-float run run-examples test check bench clean
 .SECONDARY:
+
+print-float:
+	@echo $(FLOAT)

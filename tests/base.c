@@ -87,6 +87,8 @@ static void first_error_stays(void) {
   CHECK(!tfp_zeros(ctx, 2, s23));
   CHECK(!tfp_add(ctx, a, a));
   CHECK(tfp_read(ctx, a, NULL, 6) == TFP_ERR_SHAPE);
+  CHECK(tfp_write_file(ctx, "build", NULL, 5) == TFP_ERR_ARG); /* it says so, but the first one is kept */
+  CHECK(lines.count == 2 && strstr(lines.last, "TFP_ERR_ARG"));
   CHECK(tfp_error(ctx) == TFP_ERR_SHAPE && !strcmp(first, tfp_error_message(ctx)));
   tfp_clear_error(ctx);
   CHECK(tfp_error(ctx) == TFP_OK && !strcmp(tfp_error_message(ctx), ""));

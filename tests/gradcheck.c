@@ -412,15 +412,16 @@ static void check_model(const char *name, tfp_config *c) {
   if (c->max_positions) c->max_positions = 8;
   c->init_std = c->family == TFP_T5 ? 1 : 0.3;
   c->eos = 2, c->pad = 1;
+  if (c->head == TFP_HEAD_TAG) c->num_labels = 12;
   if (c->decoder_start < 0) c->decoder_start = 0;
   if (c->buckets) c->buckets = 8, c->max_distance = 16;
   m.model = tfp_model_create(ctx, c, 1);
-  m.batch.B = 2, m.batch.T = 6, m.batch.ids = ids[0], m.batch.mask = mask[0], m.batch.types = types[0];
+  m.batch.B = 2, m.batch.T = 6, m.batch.ids = ids[0], m.batch.mask = mask[0];
+  if (c->type_vocab > 1) m.batch.types = types[0];
   m.batch.labels = labels[0], m.batch.n_labels = 12;
   if (c->arch == TFP_SEQ2SEQ) m.batch.S = 6, m.batch.dec_ids = dec[0];
   if (c->head == TFP_HEAD_CLASS) m.batch.labels = classes, m.batch.n_labels = 2;
   if (c->head == TFP_HEAD_QA) m.batch.labels = classes, m.batch.n_labels = 4;
-  if (c->head == TFP_HEAD_TAG) c->num_labels = 12;
   tfp_set_loss_scale(ctx, 0.25);
   if (m.model) tfp_params_zero_grad(m.model->params);
   if (m.model) model_loss(&m, 1);

@@ -94,10 +94,10 @@ static void hub_config_errors(void) {
     {"{\"model_type\":\"bert\",\"hidden_size\":32.5}", TFP_ERR_FORMAT, "hidden_size"},
     {"{\"model_type\":\"bert\",\"vocab_size\":99,\"hidden_size\":33,\"num_attention_heads\":4}", TFP_ERR_ARG, "4 heads do not divide the width 33"},
     {"{\"model_type\":\"bert\",\"vocab_size\":0}", TFP_ERR_ARG, "vocab_size is 0"},
-    {"{\"model_type\":\"bert\",\"vocab_size\":99,\"num_hidden_layers\":0}", TFP_ERR_ARG, "0 encoder"},
+    {"{\"model_type\":\"bert\",\"vocab_size\":99,\"hidden_size\":32,\"num_attention_heads\":4,\"num_hidden_layers\":0}", TFP_ERR_ARG, "0 encoder"},
     {"{\"model_type\":\"bert\",\"hidden_act\":\"mish\"}", TFP_ERR_UNSUPPORTED, "mish"},
-    {"{\"model_type\":\"bert\",\"vocab_size\":99,\"hidden_dropout_prob\":1.5}", TFP_ERR_ARG, "dropout"},
-    {"{\"model_type\":\"bert\",\"vocab_size\":99,\"layer_norm_eps\":0}", TFP_ERR_ARG, "norm_eps"},
+    {"{\"model_type\":\"bert\",\"vocab_size\":99,\"hidden_size\":32,\"num_attention_heads\":4,\"num_hidden_layers\":2,\"max_position_embeddings\":40,\"hidden_dropout_prob\":1.5}", TFP_ERR_ARG, "dropout"},
+    {"{\"model_type\":\"bert\",\"vocab_size\":99,\"hidden_size\":32,\"num_attention_heads\":4,\"num_hidden_layers\":2,\"max_position_embeddings\":40,\"layer_norm_eps\":0}", TFP_ERR_ARG, "norm_eps"},
     {"{\"model_type\":\"bert\",\"is_decoder\":true}", TFP_ERR_UNSUPPORTED, "is_decoder"},
     {"{\"model_type\":\"bert\",\"pad_token_id\":4000000000}", TFP_ERR_FORMAT, "pad_token_id"},
     {"{\"model_type\":\"bert\",\"architectures\":[\"BertForDancing\"]}", TFP_ERR_UNSUPPORTED, "BertForDancing"},
@@ -256,6 +256,79 @@ static void hub_base_weights_for_a_new_head(void) {
   OK(ctx);
   CHECK(!memcmp(tfp_params_find(n->params, "word.w")->tensor->data, tfp_params_find(m->params, "word.w")->tensor->data,
                 (size_t)tfp_numel(tfp_params_find(m->params, "word.w")->tensor) * sizeof(tfp_real)));
+  tfp_destroy(ctx);
+}
+
+/* Published files have older names: norms with gamma and beta, no prefix of the base model. */
+static void hub_older_names_of_tensors(void) {
+  tfp_ctx *ctx = tfp_create(NULL);
+  const char *dir = dir_now();
+  tfp_config c;
+  tfp_model *m, *n;
+  int family, k;
+  for (family = 0; family < 6; family++) {
+    tfp_safetensors *st;
+    tfp_safetensors_entry e[128];
+    static char names[128][160];
+    static float data[1 << 18];
+    tfp_safetensors_writer *w;
+    int64_t i;
+    tfp_config_preset(families[family], &c);
+    c.vocab_size = 131;
+    m = tfp_model_create(ctx, &c, 0);
+    CHECK(tfp_model_save(m, dir) == TFP_OK && rename(test_path("model.safetensors"), test_path("good")) == 0);
+    st = tfp_safetensors_open(ctx, test_path("good"));
+    for (k = 0; k < tfp_safetensors_count(st) && k < 128; k++) {
+      static const char *const prefixes[] = {"bert.", "roberta.", "transformer.", "model."};
+      const char *name = tfp_safetensors_at(st, k)->name, *norm = strstr(name, "LayerNorm.");
+      int p;
+      for (p = 0; p < 4; p++)
+        if (!strncmp(name, prefixes[p], strlen(prefixes[p]))) {
+          name += strlen(prefixes[p]);
+          break;
+        }
+      if (norm && c.family == TFP_BERT)
+        snprintf(names[k], sizeof names[k], "%.*sLayerNorm.%s", (int)(norm - name), name, norm[10] == 'w' ? "gamma" : "beta");
+      else snprintf(names[k], sizeof names[k], "%s", name);
+      e[k] = *tfp_safetensors_at(st, k);
+      e[k].name = names[k];
+    }
+    w = tfp_safetensors_create(ctx, test_path("model.safetensors"), NULL, 0, e, k);
+    while ((i = tfp_safetensors_next(w)) >= 0) {
+      tfp_safetensors_read(st, tfp_safetensors_at(st, i), 0, e[i].count, data);
+      if (tfp_safetensors_write(w, i, data, e[i].count)) break;
+    }
+    CHECK(tfp_safetensors_finish(w) == TFP_OK);
+    tfp_safetensors_close(st);
+    n = tfp_model_load(ctx, dir, 0);
+    test_check(n != NULL, tfp_error_message(ctx), __FILE__, __LINE__);
+    tfp_clear_error(ctx);
+    if (n) same_weights(m, n, families[family]);
+  }
+  tfp_destroy(ctx);
+}
+/* And other names of the same fields, which the reference reads. */
+static void hub_other_names_of_fields(void) {
+  tfp_ctx *ctx = tfp_create(NULL);
+  const char *dir = dir_now();
+  tfp_config c;
+  put_text(test_path("config.json"), "{\"model_type\":\"bloom\",\"vocab_size\":99,\"n_embed\":48,\"num_attention_heads\":6,\"num_hidden_layers\":3}");
+  CHECK(tfp_config_load(ctx, dir, &c) == TFP_OK && c.hidden == 48 && c.heads == 6 && c.decoder_layers == 3);
+  OK(ctx), tfp_clear_error(ctx);
+  put_text(test_path("config.json"), "{\"model_type\":\"gpt2\",\"vocab_size\":99,\"hidden_size\":48,\"num_attention_heads\":6,\"num_hidden_layers\":3,"
+                                     "\"max_position_embeddings\":77}");
+  CHECK(tfp_config_load(ctx, dir, &c) == TFP_OK && c.hidden == 48 && c.heads == 6 && c.decoder_layers == 3 && c.max_positions == 77);
+  OK(ctx), tfp_clear_error(ctx);
+  put_text(test_path("config.json"), "{\"model_type\":\"t5\",\"vocab_size\":99,\"hidden_size\":48,\"num_attention_heads\":6,\"num_hidden_layers\":3,"
+                                     "\"head_dim\":10,\"d_ff\":64}");
+  CHECK(tfp_config_load(ctx, dir, &c) == TFP_OK && c.hidden == 48 && c.heads == 6 && c.encoder_layers == 3 && c.decoder_layers == 3 && c.head_dim == 10);
+  OK(ctx), tfp_clear_error(ctx);
+  /* dropout of the classifier: null is that of the hidden states */
+  put_text(test_path("config.json"), "{\"model_type\":\"bert\",\"architectures\":[\"BertForSequenceClassification\"],\"vocab_size\":99,\"hidden_size\":48,"
+                                     "\"num_attention_heads\":6,\"num_hidden_layers\":3,\"max_position_embeddings\":77,\"hidden_dropout_prob\":0.25,"
+                                     "\"classifier_dropout\":null}");
+  CHECK(tfp_config_load(ctx, dir, &c) == TFP_OK && c.classifier_dropout == 0.25);
+  OK(ctx);
   tfp_destroy(ctx);
 }
 
@@ -533,6 +606,8 @@ void test_hub(void) {
   RUN(hub_models_round_trip);
   RUN(hub_missing_and_misshapen_tensors);
   RUN(hub_base_weights_for_a_new_head);
+  RUN(hub_older_names_of_tensors);
+  RUN(hub_other_names_of_fields);
   RUN(hub_card);
   RUN(hub_golden_logits);
   RUN(hub_golden_training);
