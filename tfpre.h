@@ -17581,8 +17581,7 @@ static const tfpi_key tfpi_keys[] = {
     {TFPI_IN_T5, "layer_norm_epsilon", TFPI_KEY_REAL, TFPI_FIELD(norm_eps)},
     {TFPI_IN_T5, "initializer_factor", TFPI_KEY_REAL, TFPI_FIELD(init_std)},
     {TFPI_IN_T5, "scale_decoder_outputs", TFPI_KEY_FLAG, TFPI_FIELD(scale_logits)},
-    {TFPI_IN_T5 | TFPI_IN_BART, "classifier_dropout", TFPI_KEY_REAL,
-     TFPI_FIELD(classifier_dropout)},
+    {TFPI_IN_ALL, "classifier_dropout", TFPI_KEY_REAL, TFPI_FIELD(classifier_dropout)},
     {TFPI_IN_BART, "encoder_layers", TFPI_KEY_SIZE, TFPI_FIELD(encoder_layers)},
     {TFPI_IN_BART, "decoder_layers", TFPI_KEY_SIZE, TFPI_FIELD(decoder_layers)},
     {TFPI_IN_BART, "encoder_attention_heads", TFPI_KEY_SIZE, TFPI_FIELD(heads)},
@@ -17595,6 +17594,25 @@ static const tfpi_key tfpi_keys[] = {
     {TFPI_IN_BART, "activation_dropout", TFPI_KEY_REAL, TFPI_FIELD(activation_dropout)},
     {TFPI_IN_BART, "init_std", TFPI_KEY_REAL, TFPI_FIELD(init_std)},
     {TFPI_IN_BART, "scale_embedding", TFPI_KEY_FLAG, TFPI_FIELD(scale_embedding)},
+};
+/* Other names that files have for a key; where both are there, the alias wins, as in the reference. */
+typedef struct tfpi_alias {
+  int families;
+  const char *alias, *key;
+} tfpi_alias;
+static const tfpi_alias tfpi_aliases[] = {
+  {TFPI_IN_GPT2, "hidden_size", "n_embd"},
+  {TFPI_IN_GPT2, "max_position_embeddings", "n_positions"},
+  {TFPI_IN_GPTS, "num_attention_heads", "n_head"},
+  {TFPI_IN_GPTS, "num_hidden_layers", "n_layer"},
+  {TFPI_IN_BLOOM, "n_embed", "hidden_size"},
+  {TFPI_IN_T5, "hidden_size", "d_model"},
+  {TFPI_IN_T5, "num_attention_heads", "num_heads"},
+  {TFPI_IN_T5, "num_hidden_layers", "num_layers"},
+  {TFPI_IN_T5, "head_dim", "d_kv"},
+  {TFPI_IN_BART, "num_attention_heads", "encoder_attention_heads"},
+  {TFPI_IN_BART, "num_hidden_layers", "encoder_layers"},
+  {TFPI_IN_BART, "hidden_size", "d_model"},
 };
 static const char *const tfpi_act_names[] = {NULL, "relu", "gelu", "gelu_new", "silu", "tanh"};
 
@@ -17821,6 +17839,7 @@ static tfp_status tfpi_get_config(tfp_ctx *ctx, const char *path, const tfp_json
                      "'%s': model_type \"%s\"; known are bert, roberta, gpt2, bloom, t5, bart",
                      path, type);
   tfpi_config_family(c, (tfp_family)family);
+  c->classifier_dropout = -1;
   if (c->family == TFP_ROBERTA)
     c->position_offset = (int)tfp_json_get_int(root, "pad_token_id", 1) + 1;
   for (i = 0; i < TFPI_COUNT(tfpi_keys); i++) {
@@ -17828,7 +17847,16 @@ static tfp_status tfpi_get_config(tfp_ctx *ctx, const char *path, const tfp_json
         tfpi_keys[i].families & 1 << family ? tfp_json_get(root, tfpi_keys[i].key) : NULL;
     if (v && tfpi_get_config_value(ctx, path, v, &tfpi_keys[i], c)) return ctx->status;
   }
+  for (i = 0; i < TFPI_COUNT(tfpi_aliases); i++) {
+    const tfp_json *v = tfpi_aliases[i].families & 1 << family
+                            ? tfp_json_get(root, tfpi_aliases[i].alias) : NULL;
+    int k;
+    for (k = 0; v && k < TFPI_COUNT(tfpi_keys); k++)
+      if (tfpi_keys[k].families & 1 << family && !strcmp(tfpi_keys[k].key, tfpi_aliases[i].key) &&
+          tfpi_get_config_value(ctx, path, v, &tfpi_keys[k], c)) return ctx->status;
+  }
   if (family == TFP_T5) {
+    c->attention_dropout = c->dropout; /* one rate for all */
     if (!c->decoder_layers) c->decoder_layers = c->encoder_layers;
     ff = tfp_json_get_text(root, "feed_forward_proj", "relu");
     c->gated = !strncmp(ff, "gated-", 6);
@@ -17838,6 +17866,8 @@ static tfp_status tfpi_get_config(tfp_ctx *ctx, const char *path, const tfp_json
     c->scale_logits = tfp_json_get_bool(root, "scale_decoder_outputs",
                                         tfp_json_get_bool(root, "tie_word_embeddings", 1));
   }
+  if (c->classifier_dropout < 0) /* not given: the encoders' own rate, a tenth for decoders */
+    c->classifier_dropout = c->arch == TFP_ENCODER ? c->dropout : c->arch == TFP_DECODER ? 0.1 : 0;
   c->tied = tfp_json_get_bool(root, "tie_word_embeddings", 1);
   if (family == TFP_BART) c->num_labels = 3;
   c->num_labels = tfp_json_get_int(root, "num_labels", c->num_labels);
@@ -18170,6 +18200,32 @@ static tfp_status tfpi_read_view(tfp_safetensors *st, const tfp_safetensors_entr
   }
   return s;
 }
+/* A tensor under its name, with the old words for scale and shift of a norm. */
+static const tfp_safetensors_entry *tfpi_find_named(const tfp_safetensors *st, const char *prefix,
+                                                    const char *bare) {
+  static const char *const words[2][2] = {{"weight", "gamma"}, {"bias", "beta"}};
+  char name[192], ending[32];
+  int i;
+  const tfp_safetensors_entry *e;
+  tfpi_format(name, sizeof name, "%s%s", prefix, bare);
+  e = tfp_safetensors_find(st, name);
+  for (i = 0; i < 2 && !e; i++) {
+    tfpi_format(ending, sizeof ending, "LayerNorm.%s", words[i][0]);
+    if (!tfpi_ends_with(name, ending)) continue;
+    tfpi_format(name + strlen(name) - strlen(words[i][0]), 8, "%s", words[i][1]);
+    e = tfp_safetensors_find(st, name);
+  }
+  return e;
+}
+/* Files have the base model's prefix or not, whatever the model that reads them has. */
+static const tfp_safetensors_entry *tfpi_find_tensor(const tfp_safetensors *st,
+                                                     const tfpi_hub_tensor *t) {
+  static const char *const prefixes[] = {"", "bert.", "roberta.", "transformer.", "model."};
+  const tfp_safetensors_entry *e = tfpi_find_named(st, "", t->name);
+  int i;
+  for (i = 0; i < TFPI_COUNT(prefixes) && !e; i++) e = tfpi_find_named(st, prefixes[i], t->bare);
+  return e;
+}
 TFP_API int64_t tfp_load_weights(tfp_model *model, const char *dir, int strict) {
   char path[1024];
   tfp_ctx *ctx = model ? model->ctx : NULL;
@@ -18183,18 +18239,9 @@ TFP_API int64_t tfp_load_weights(tfp_model *model, const char *dir, int strict) 
   st = tfp_safetensors_open(ctx, path);
   if (!st) return -1;
   for (p = model->params->first; !ctx->status && tfpi_hub_next(model, &p, &row, 0, &t);) {
-    const tfp_safetensors_entry *e = tfp_safetensors_find(st, t.name);
+    const tfp_safetensors_entry *e = tfpi_find_tensor(st, &t);
     tfp_safetensors_entry want;
     int i, same;
-    if (!e) e = tfp_safetensors_find(st, t.bare);
-    if (!e) {
-      char prefixed[176]; /* a file with the prefix, read into a model of the bare base */
-      static const char *const prefixes[] = {"bert.", "roberta.", "transformer.", "model."};
-      for (i = 0; i < TFPI_COUNT(prefixes) && !e; i++) {
-        tfpi_format(prefixed, sizeof prefixed, "%s%s", prefixes[i], t.bare);
-        e = tfp_safetensors_find(st, prefixed);
-      }
-    }
     if (!e && !strict) continue;
     if (!e) {
       if (p && p->frozen) continue; /* a buffer that old files lack */
@@ -18214,10 +18261,35 @@ TFP_API int64_t tfp_load_weights(tfp_model *model, const char *dir, int strict) 
   tfp_safetensors_close(st);
   return ctx->status ? -1 : read;
 }
+/* A T5 has a head of its own if its file has one that differs from the embedding: the configuration
+ * of release 5 does not say. */
+static tfp_status tfpi_detect_tying(tfp_ctx *ctx, const char *dir, tfp_config *c) {
+  char path[1024], a[TFPI_PIECE], b[TFPI_PIECE];
+  tfp_safetensors *st;
+  const tfp_safetensors_entry *head, *word;
+  int64_t at, n;
+  int same = 1;
+  if (c->family != TFP_T5 || c->head != TFP_HEAD_LM) return TFP_OK;
+  if (tfpi_model_path(ctx, path, sizeof path, dir, "model.safetensors")) return ctx->status;
+  st = tfp_safetensors_open(ctx, path);
+  if (!st) return ctx->status;
+  head = tfp_safetensors_find(st, "lm_head.weight");
+  word = tfp_safetensors_find(st, "shared.weight");
+  n = head && word ? tfpi_min64(head->end - head->begin, word->end - word->begin) : 0;
+  for (at = 0; at < n && same && !ctx->status; at += TFPI_PIECE) {
+    const int64_t m = tfpi_min64(TFPI_PIECE, n - at);
+    if (tfp_safetensors_read_bytes(st, head, at, m, a) ||
+        tfp_safetensors_read_bytes(st, word, at, m, b)) break;
+    same = memcmp(a, b, (size_t)m) == 0;
+  }
+  c->tied = !head || (n > 0 && same);
+  tfp_safetensors_close(st);
+  return ctx->status;
+}
 TFP_API tfp_model *tfp_model_load(tfp_ctx *ctx, const char *dir, int trainable) {
   tfp_config c;
   tfp_model *m;
-  if (tfp_config_load(ctx, dir, &c)) return NULL;
+  if (tfp_config_load(ctx, dir, &c) || tfpi_detect_tying(ctx, dir, &c)) return NULL;
   m = tfp_model_create(ctx, &c, trainable);
   if (!m || tfp_load_weights(m, dir, 1) < 0) {
     tfp_model_free(m);

@@ -1050,7 +1050,9 @@ typedef struct speaker {
   tfp_tokenizer *tok; /* NULL: ids alone are printed */
   int32_t ends[MAX_ENDS];
   int n_ends, started;
-  int32_t start;   /* the decoder's start token */
+  int32_t start;       /* the decoder's start token */
+  const int32_t *lead; /* goes in front of the first new token, so that an error comes alone */
+  int64_t n_lead;
   char pending[8]; /* the first bytes of a character that is not complete */
   int n_pending;
 } speaker;
@@ -1095,6 +1097,7 @@ static int on_token(void *user, int32_t id) {
   speaker *s = (speaker *)user;
   int i;
   if (!s->c->o.json) {
+    for (; s->n_lead > 0; s->n_lead--) speak(s, *s->lead++);
     speak(s, id);
     fflush(stdout);
   }
@@ -1178,7 +1181,7 @@ static void run_generate(cli *c) {
   const int drawn =
       c->o.temperature == c->o.temperature || c->o.top_k > 0 || c->o.top_p == c->o.top_p;
   const char *dir = c->o.words.at[0];
-  int64_t n, made, i, lead, max_new = -1, max_length = -1, usable;
+  int64_t n, made, lead, max_new = -1, max_length = -1, usable;
   tfp_model *m;
   tfp_gen_desc d;
   speaker s;
@@ -1209,10 +1212,8 @@ static void run_generate(cli *c) {
     ids[0] = s.start >= 0 ? s.start : 0;
   else
     memcpy(ids, prompt, (size_t)n * sizeof *ids);
-  for (i = 0; i < lead && !c->o.json; i++)
-    if (m->config.arch != TFP_SEQ2SEQ || !s.tok) speak(&s, ids[i]);
+  s.lead = ids, s.n_lead = m->config.arch == TFP_SEQ2SEQ && s.tok ? 0 : lead;
   made = tfp_generate(m, prompt, n, &d, ids + lead, d.max_new);
-  if (made < 0 && !c->o.json && lead) putchar('\n');
   check(c);
   print_generated(c, &s, ids, lead + made);
 }

@@ -9,7 +9,8 @@ static void put_text(const char *path, const char *text) {
   fclose(f);
 }
 /* A data set of one file, bytes as tokens; 256 ends a document if append_end is set. */
-static tfp_dataset *load(tfp_ctx *ctx, const char *path, tfp_doc_per per, double val, int append_end) {
+static tfp_dataset *load(tfp_ctx *ctx, const char *path, tfp_doc_per per, double val,
+                         int append_end) {
   tfp_data_desc d;
   memset(&d, 0, sizeof d);
   d.paths = &path, d.count = 1, d.doc_per = per, d.val_fraction = val, d.append_end = append_end;
@@ -61,10 +62,12 @@ static void data_several_files(void) {
   put_text(test_path("c.jsonl"), "{\"text\":\"two\\n\"}\n\n{\"n\":1,\"text\":\"three\"}\n");
   paths[0] = test_path("a.txt"), paths[1] = test_path("b.txt"), paths[2] = test_path("c.jsonl");
   memset(&desc, 0, sizeof desc);
-  desc.paths = paths, desc.count = 3, desc.append_end = 1, desc.tokenizer = tfp_tokenizer_bytes(ctx, TFP_SPECIALS_GPT2);
+  desc.paths = paths, desc.count = 3, desc.append_end = 1,
+  desc.tokenizer = tfp_tokenizer_bytes(ctx, TFP_SPECIALS_GPT2);
   d = tfp_dataset_load(ctx, &desc);
   OK(ctx);
-  CHECK(tfp_dataset_documents(d) == 3 && text_is(d, "one|two\n|three|")); /* the empty file is no document */
+  CHECK(tfp_dataset_documents(d) == 3 &&
+        text_is(d, "one|two\n|three|")); /* the empty file is no document */
   put_text(test_path("c.jsonl"), "{\"text\":\"two\"}\n{\"body\":\"three\"}\n");
   CHECK(!tfp_dataset_load(ctx, &desc));
   FAILS(ctx, TFP_ERR_DATA, "line 2 of");
@@ -131,9 +134,11 @@ static void data_few_documents_split_by_place(void) {
   OK(ctx);
   CHECK(tfp_dataset_documents(d) == 99);
   CHECK(tfp_dataset_tokens(d, TFP_VALIDATION) == 99 && tfp_dataset_tokens(d, TFP_TRAIN) == 891);
-  CHECK(tfp_dataset_read(d, TFP_TRAIN, 890, 3, t) == 1 && t[0] == 90); /* the last one before the cut */
+  CHECK(tfp_dataset_read(d, TFP_TRAIN, 890, 3, t) == 1 &&
+        t[0] == 90); /* the last one before the cut */
   CHECK(tfp_dataset_read(d, TFP_VALIDATION, 0, 3, t) == 3 && t[0] == 90);
-  CHECK(tfp_dataset_read(d, TFP_VALIDATION, 99, 3, t) == 0 && tfp_dataset_read(d, TFP_VALIDATION, -1, 3, t) == 0);
+  CHECK(tfp_dataset_read(d, TFP_VALIDATION, 99, 3, t) == 0 &&
+        tfp_dataset_read(d, TFP_VALIDATION, -1, 3, t) == 0);
   d = documents(ctx, 99, 10, 0);
   CHECK(tfp_dataset_tokens(d, TFP_VALIDATION) == 0 && tfp_dataset_tokens(d, TFP_TRAIN) == 990);
   tfp_destroy(ctx);
@@ -159,7 +164,7 @@ static void data_many_documents_split_by_document(void) {
   }
   CHECK(rises == 1998);
   CHECK(held > 140 && held < 260); /* 200, give or take four deviations */
-  for (i = 0; i < 50; i++) { /* read from anywhere, across gaps */
+  for (i = 0; i < 50; i++) {       /* read from anywhere, across gaps */
     int32_t few[7];
     const int64_t at = tfp_random_below(1, 2, (uint64_t)i, tfp_dataset_tokens(d, TFP_TRAIN) - 7);
     tfp_dataset_read(d, TFP_TRAIN, 0, 20000, t);
@@ -209,13 +214,15 @@ static void data_tokens_hash_and_range(void) {
 static void data_many_tokens(void) {
   tfp_ctx *ctx = tfp_create(NULL);
   const int64_t n = 300000; /* over several blocks of 65,536 */
-  int32_t *t = (int32_t *)malloc((size_t)n * sizeof *t), *back = (int32_t *)malloc((size_t)n * sizeof *t);
+  int32_t *t = (int32_t *)malloc((size_t)n * sizeof *t),
+          *back = (int32_t *)malloc((size_t)n * sizeof *t);
   tfp_dataset *d;
   int64_t i;
   for (i = 0; i < n; i++) t[i] = (int32_t)(tfp_random_bits(1, 9, (uint64_t)i) % 60000);
   d = tfp_dataset_from_tokens(ctx, t, n, 60000, -1, 0);
   CHECK(tfp_dataset_read(d, TFP_TRAIN, 0, n, back) == n && !memcmp(t, back, (size_t)n * sizeof *t));
-  CHECK(tfp_dataset_read(d, TFP_TRAIN, 65530, 20, back) == 20 && !memcmp(t + 65530, back, 20 * sizeof *t));
+  CHECK(tfp_dataset_read(d, TFP_TRAIN, 65530, 20, back) == 20 &&
+        !memcmp(t + 65530, back, 20 * sizeof *t));
   free(t);
   free(back);
   tfp_destroy(ctx);
@@ -241,7 +248,8 @@ static void data_windows_once_an_epoch(void) {
     const int64_t windows = tfp_dataset_windows(d, length);
     int64_t cut[4], i, changed = 0;
     CHECK(windows >= 1 && windows * length <= sizes[k] - 1);
-    CHECK((windows + 2) * length > sizes[k] - 1 - length); /* at most a window and the rest stay outside */
+    CHECK((windows + 2) * length >
+          sizes[k] - 1 - length); /* at most a window and the rest stay outside */
     for (epoch = 0; epoch < 4; epoch++) {
       static char seen[1100];
       int64_t order = 0, before = -1;
@@ -268,7 +276,8 @@ static void data_windows_differ_by_seed(void) {
   tfp_ctx *ctx = tfp_create(NULL);
   tfp_dataset *d = counting(ctx, 1001);
   int64_t i, same = 0;
-  for (i = 0; i < 50; i++) same += tfp_dataset_window(d, 1, (uint64_t)i, 16) == tfp_dataset_window(d, 2, (uint64_t)i, 16);
+  for (i = 0; i < 50; i++)
+    same += tfp_dataset_window(d, 1, (uint64_t)i, 16) == tfp_dataset_window(d, 2, (uint64_t)i, 16);
   CHECK(same < 10);
   CHECK(tfp_dataset_windows(d, 1000) == 1 && tfp_dataset_windows(d, 1001) == 0);
   tfp_destroy(ctx);

@@ -9,8 +9,16 @@
 /* ---- a disk in memory whose N-th call fails ---- */
 
 enum { DISK_FILES = 8 };
-typedef struct mem_file { char name[64]; char *data; int64_t n; } mem_file;
-typedef struct disk { mem_file files[DISK_FILES]; int calls, fail_at, open; int64_t room; } disk;
+typedef struct mem_file {
+  char name[64];
+  char *data;
+  int64_t n;
+} mem_file;
+typedef struct disk {
+  mem_file files[DISK_FILES];
+  int calls, fail_at, open;
+  int64_t room;
+} disk;
 
 static int disk_fails(disk *d) { return ++d->calls == d->fail_at; }
 static mem_file *disk_find(disk *d, const char *name) {
@@ -245,7 +253,8 @@ static unsigned char pattern(int64_t i) { return (unsigned char)(i * 131 + i / 2
 static void files_large_in_pieces(void) {
   tfp_ctx *ctx = tfp_create(NULL);
   const int64_t n = 1500001;
-  unsigned char *data = (unsigned char *)malloc((size_t)n), *piece = (unsigned char *)malloc(200000);
+  unsigned char *data = (unsigned char *)malloc((size_t)n),
+                *piece = (unsigned char *)malloc(200000);
   static const int64_t sizes[] = {1, 65535, 65536, 65537, 7, 200000, 4096};
   int64_t i, at = 0, got, bad = 0;
   tfp_file *f;
@@ -258,7 +267,8 @@ static void files_large_in_pieces(void) {
   while ((got = tfp_file_read(f, piece, sizes[k++ % 7])) > 0) {
     for (i = 0; i < got; i++) bad += piece[i] != pattern(at + i);
     at += got;
-    CHECK(tfp_file_read_at(f, n - at, piece, 3) == (at > 3 ? 3 : at)); /* elsewhere; the place stays */
+    CHECK(tfp_file_read_at(f, n - at, piece, 3) ==
+          (at > 3 ? 3 : at)); /* elsewhere; the place stays */
   }
   CHECK(got == 0 && at == n && bad == 0);
   tfp_file_seek(f, n - 5);
@@ -299,7 +309,8 @@ static void files_lines_of_any_length(void) {
     for (k = 0; k < count; k++) {
       got = tfp_file_line(f, &line);
       CHECK(got == lengths[k]);
-      if (got == lengths[k]) CHECK(line[got] == 0 && (!got || line[got - 1] == (char)('a' + (got - 1 + k) % 26)));
+      if (got == lengths[k])
+        CHECK(line[got] == 0 && (!got || line[got - 1] == (char)('a' + (got - 1 + k) % 26)));
     }
     CHECK(tfp_file_line(f, &line) == -1);
     OK(ctx);
@@ -327,17 +338,48 @@ static void files_hash_is_stable(void) {
 /* ---- UTF-8 ---- */
 
 static void files_utf8(void) {
-  static const struct { const char *text; int bytes, length; uint32_t c; } cases[] = {
-    {"", 0, 0, 0}, {"\0", 1, 1, 0}, {"a", 1, 1, 'a'}, {"\x7f", 1, 1, 0x7F},
-    {"\xC2\x80", 2, 2, 0x80}, {"\xDF\xBF", 2, 2, 0x7FF}, {"\xE0\xA0\x80", 3, 3, 0x800},
-    {"\xED\x9F\xBF", 3, 3, 0xD7FF}, {"\xEE\x80\x80", 3, 3, 0xE000}, {"\xEF\xBF\xBF", 3, 3, 0xFFFF},
-    {"\xF0\x90\x80\x80", 4, 4, 0x10000}, {"\xF4\x8F\xBF\xBF", 4, 4, 0x10FFFF},
-    {"\x80", 1, 0, 0}, {"\xBF", 1, 0, 0}, {"\xFE", 1, 0, 0}, {"\xFF", 1, 0, 0},
-    {"\xC0\x80", 2, 0, 0}, {"\xC1\xBF", 2, 0, 0}, {"\xE0\x9F\xBF", 3, 0, 0}, {"\xF0\x8F\xBF\xBF", 4, 0, 0},
-    {"\xED\xA0\x80", 3, 0, 0}, {"\xED\xBF\xBF", 3, 0, 0}, {"\xF4\x90\x80\x80", 4, 0, 0},
-    {"\xF5\x80\x80\x80", 4, 0, 0}, {"\xF8\x88\x80\x80\x80", 5, 0, 0}, {"\xC2", 1, 0, 0}, {"\xC2" "a", 2, 0, 0},
-    {"\xE2\x82", 2, 0, 0}, {"\xE2\x82" "a", 3, 0, 0}, {"\xF0\x9F\x98", 3, 0, 0}, {"\xF0\x9F\x98" "a", 4, 0, 0},
-    {"\xE2\x28\xA1", 3, 0, 0}};
+  static const struct {
+    const char *text;
+    int bytes, length;
+    uint32_t c;
+  } cases[] = {{"", 0, 0, 0},
+               {"\0", 1, 1, 0},
+               {"a", 1, 1, 'a'},
+               {"\x7f", 1, 1, 0x7F},
+               {"\xC2\x80", 2, 2, 0x80},
+               {"\xDF\xBF", 2, 2, 0x7FF},
+               {"\xE0\xA0\x80", 3, 3, 0x800},
+               {"\xED\x9F\xBF", 3, 3, 0xD7FF},
+               {"\xEE\x80\x80", 3, 3, 0xE000},
+               {"\xEF\xBF\xBF", 3, 3, 0xFFFF},
+               {"\xF0\x90\x80\x80", 4, 4, 0x10000},
+               {"\xF4\x8F\xBF\xBF", 4, 4, 0x10FFFF},
+               {"\x80", 1, 0, 0},
+               {"\xBF", 1, 0, 0},
+               {"\xFE", 1, 0, 0},
+               {"\xFF", 1, 0, 0},
+               {"\xC0\x80", 2, 0, 0},
+               {"\xC1\xBF", 2, 0, 0},
+               {"\xE0\x9F\xBF", 3, 0, 0},
+               {"\xF0\x8F\xBF\xBF", 4, 0, 0},
+               {"\xED\xA0\x80", 3, 0, 0},
+               {"\xED\xBF\xBF", 3, 0, 0},
+               {"\xF4\x90\x80\x80", 4, 0, 0},
+               {"\xF5\x80\x80\x80", 4, 0, 0},
+               {"\xF8\x88\x80\x80\x80", 5, 0, 0},
+               {"\xC2", 1, 0, 0},
+               {"\xC2"
+                "a",
+                2, 0, 0},
+               {"\xE2\x82", 2, 0, 0},
+               {"\xE2\x82"
+                "a",
+                3, 0, 0},
+               {"\xF0\x9F\x98", 3, 0, 0},
+               {"\xF0\x9F\x98"
+                "a",
+                4, 0, 0},
+               {"\xE2\x28\xA1", 3, 0, 0}};
   size_t i;
   uint32_t c, value;
   char out[4];
@@ -345,7 +387,8 @@ static void files_utf8(void) {
     const char *p = cases[i].text;
     c = 0;
     CHECK(tfp_utf8_decode(cases[i].text, cases[i].bytes, &c) == cases[i].length);
-    CHECK(tfp_utf8_check(cases[i].text, cases[i].bytes) == (cases[i].length || !cases[i].bytes ? -1 : 0));
+    CHECK(tfp_utf8_check(cases[i].text, cases[i].bytes) ==
+          (cases[i].length || !cases[i].bytes ? -1 : 0));
     if (cases[i].length) CHECK(c == cases[i].c);
     if (!cases[i].bytes) continue;
     value = tfp_utf8_next(&p, cases[i].text + cases[i].bytes);
@@ -353,9 +396,15 @@ static void files_utf8(void) {
     CHECK(p == cases[i].text + (cases[i].length ? cases[i].length : 1));
   }
   for (value = 0; value < 0x110010; value++) { /* every code point there and back */
-    const int n = tfp_utf8_encode(value, out), bad = (value >= 0xD800 && value < 0xE000) || value > 0x10FFFF;
-    if (n != (bad ? 0 : value < 0x80 ? 1 : value < 0x800 ? 2 : value < 0x10000 ? 3 : 4) ||
-        (n && (tfp_utf8_decode(out, n, &c) != n || c != value))) break;
+    const int n = tfp_utf8_encode(value, out),
+              bad = (value >= 0xD800 && value < 0xE000) || value > 0x10FFFF;
+    if (n != (bad               ? 0
+              : value < 0x80    ? 1
+              : value < 0x800   ? 2
+              : value < 0x10000 ? 3
+                                : 4) ||
+        (n && (tfp_utf8_decode(out, n, &c) != n || c != value)))
+      break;
   }
   CHECK(value == 0x110010);
   CHECK(tfp_utf8_check("ab\xC3\xA4\xED\xA0\x80", 7) == 4);
@@ -365,13 +414,32 @@ static void files_utf8(void) {
 /* ---- numbers ---- */
 
 static void files_numbers_as_python_prints_them(void) {
-  static const struct { double x; const char *text; } cases[] = {
-    {0.0, "0.0"}, {-0.0, "-0.0"}, {1.0, "1.0"}, {-1.5, "-1.5"}, {0.1, "0.1"}, {0.3, "0.3"}, {1e-5, "1e-05"},
-    {0.0001, "0.0001"}, {1e15, "1000000000000000.0"}, {1e16, "1e+16"}, {1e22, "1e+22"}, {1e23, "1e+23"},
-    {123456789012345680.0, "1.2345678901234568e+17"}, {5e-324, "5e-324"},
-    {1.7976931348623157e308, "1.7976931348623157e+308"}, {2.2250738585072014e-308, "2.2250738585072014e-308"},
-    {9007199254740993.0, "9007199254740992.0"}, {0.1 + 0.2, "0.30000000000000004"}, {1.0 / 3, "0.3333333333333333"},
-    {2e-5, "2e-05"}, {6.02214076e23, "6.02214076e+23"}, {4.35, "4.35"}, {9.5367431640625e-07, "9.5367431640625e-07"}};
+  static const struct {
+    double x;
+    const char *text;
+  } cases[] = {{0.0, "0.0"},
+               {-0.0, "-0.0"},
+               {1.0, "1.0"},
+               {-1.5, "-1.5"},
+               {0.1, "0.1"},
+               {0.3, "0.3"},
+               {1e-5, "1e-05"},
+               {0.0001, "0.0001"},
+               {1e15, "1000000000000000.0"},
+               {1e16, "1e+16"},
+               {1e22, "1e+22"},
+               {1e23, "1e+23"},
+               {123456789012345680.0, "1.2345678901234568e+17"},
+               {5e-324, "5e-324"},
+               {1.7976931348623157e308, "1.7976931348623157e+308"},
+               {2.2250738585072014e-308, "2.2250738585072014e-308"},
+               {9007199254740993.0, "9007199254740992.0"},
+               {0.1 + 0.2, "0.30000000000000004"},
+               {1.0 / 3, "0.3333333333333333"},
+               {2e-5, "2e-05"},
+               {6.02214076e23, "6.02214076e+23"},
+               {4.35, "4.35"},
+               {9.5367431640625e-07, "9.5367431640625e-07"}};
   char out[TFP_NUMBER_BYTES], text[512];
   size_t i;
   for (i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -394,27 +462,50 @@ static void files_numbers_as_python_prints_them(void) {
 }
 
 static void files_numbers_are_read_exactly(void) {
-  static const struct { const char *text; int used; double x; } cases[] = {
-    {"0", 1, 0}, {"-0", 2, -0.0}, {"1.5e3,", 5, 1500}, {"+2", 2, 2}, {"1.", 2, 1}, {".5", 2, 0.5}, {"1e", 1, 1},
-    {"1e+", 1, 1}, {"", 0, 0}, {"-", 0, 0}, {"nan", 0, 0}, {"inf", 0, 0}, {" 1", 0, 0}, {"0x10", 1, 0},
-    {"9007199254740993", 16, 9007199254740992.0}, {"9007199254740993.0000000000000000001", 36, 9007199254740994.0},
-    {"2.2250738585072011e-308", 23, 2.225073858507201e-308}, {"1.7976931348623158e308", 22, 1.7976931348623157e308},
-    {"1.8e308", 7, (double)INFINITY}, {"-1e400", 6, -(double)INFINITY}, {"1e-400", 6, 0}, {"4.9e-324", 8, 5e-324},
-    {"2.4703282292062327208e-324", 26, 0}, {"2.4703282292062328e-324", 23, 5e-324},
-    {"0.00000000000000000000000000000000000000000000000001e52", 55, 100}, {"1e99999999999999999999", 22, (double)INFINITY},
-    {"100000000000000000000000000000000000000000000000000e-50", 55, 1}};
+  static const struct {
+    const char *text;
+    int used;
+    double x;
+  } cases[] = {{"0", 1, 0},
+               {"-0", 2, -0.0},
+               {"1.5e3,", 5, 1500},
+               {"+2", 2, 2},
+               {"1.", 2, 1},
+               {".5", 2, 0.5},
+               {"1e", 1, 1},
+               {"1e+", 1, 1},
+               {"", 0, 0},
+               {"-", 0, 0},
+               {"nan", 0, 0},
+               {"inf", 0, 0},
+               {" 1", 0, 0},
+               {"0x10", 1, 0},
+               {"9007199254740993", 16, 9007199254740992.0},
+               {"9007199254740993.0000000000000000001", 36, 9007199254740994.0},
+               {"2.2250738585072011e-308", 23, 2.225073858507201e-308},
+               {"1.7976931348623158e308", 22, 1.7976931348623157e308},
+               {"1.8e308", 7, (double)INFINITY},
+               {"-1e400", 6, -(double)INFINITY},
+               {"1e-400", 6, 0},
+               {"4.9e-324", 8, 5e-324},
+               {"2.4703282292062327208e-324", 26, 0},
+               {"2.4703282292062328e-324", 23, 5e-324},
+               {"0.00000000000000000000000000000000000000000000000001e52", 55, 100},
+               {"1e99999999999999999999", 22, (double)INFINITY},
+               {"100000000000000000000000000000000000000000000000000e-50", 55, 1}};
   char text[512];
   size_t i;
   for (i = 0; i < sizeof cases / sizeof *cases; i++) {
     double x = 0;
     const int64_t n = tfp_parse_number(cases[i].text, (int64_t)strlen(cases[i].text), &x);
     snprintf(text, sizeof text, "'%s': %d bytes, %.17g", cases[i].text, (int)n, x);
-    test_check(n == cases[i].used && (!n || !memcmp(&x, &cases[i].x, sizeof x)), text, __FILE__, __LINE__);
+    test_check(n == cases[i].used && (!n || !memcmp(&x, &cases[i].x, sizeof x)), text, __FILE__,
+               __LINE__);
   }
 }
 
-/* 100,000 doubles and floats with random bits: the text reads back as the same bits, in our reader and
- * in the C library's, and a text of one digit less does not. */
+/* 100,000 doubles and floats with random bits: the text reads back as the same bits, in our reader
+ * and in the C library's, and a text of one digit less does not. */
 static int number_round_trips(uint64_t bits) {
   char out[TFP_NUMBER_BYTES], shorter[64], *end;
   double x, y = 0;
@@ -422,13 +513,15 @@ static int number_round_trips(uint64_t bits) {
   const char *p;
   memcpy(&x, &bits, sizeof x);
   if (x - x != 0) return 1;
-  if (tfp_format_double(out, x) != (int)strlen(out) || tfp_parse_number(out, (int64_t)strlen(out), &y) != (int64_t)strlen(out))
+  if (tfp_format_double(out, x) != (int)strlen(out) ||
+      tfp_parse_number(out, (int64_t)strlen(out), &y) != (int64_t)strlen(out))
     return 0;
   if (memcmp(&x, &y, sizeof x)) return 0;
   y = strtod(out, &end);
   if (*end || memcmp(&x, &y, sizeof x)) return 0;
   for (p = out; *p && *p != 'e'; p++) digits += *p >= '0' && *p <= '9';
-  if (digits < 2 || x == 0 || fabs(x) < 1e-4 * 1e-300 || (fabs(x) >= 1e-4 && fabs(x) < 1e16)) return 1; /* zeros of the layout */
+  if (digits < 2 || x == 0 || fabs(x) < 1e-4 * 1e-300 || (fabs(x) >= 1e-4 && fabs(x) < 1e16))
+    return 1; /* zeros of the layout */
   snprintf(shorter, sizeof shorter, "%.*e", digits - 2, x);
   return strtod(shorter, NULL) != x || digits == 2; /* "1.0e.." has a digit that says nothing */
 }
@@ -454,7 +547,8 @@ static void files_numbers_round_trip(void) {
 }
 
 static void files_numbers_in_a_locale_with_commas(void) {
-  static const char *const names[] = {"de_DE.UTF-8", "de_DE.utf8", "de_DE", "fr_FR.UTF-8", "fr_FR.utf8", "German"};
+  static const char *const names[] = {"de_DE.UTF-8", "de_DE.utf8", "de_DE",
+                                      "fr_FR.UTF-8", "fr_FR.utf8", "German"};
   char out[TFP_NUMBER_BYTES], text[16];
   size_t i;
   double x = 0;
@@ -474,10 +568,28 @@ static void files_numbers_in_a_locale_with_commas(void) {
 /* ---- JSON ---- */
 
 static void files_json_accepts(void) {
-  static const char *const texts[] = {
-    "null", " true ", "\t\r\n false", "0", "-0", "1e5", "1E+5", "1.25e-3", "\"\"", "[]", "{}", "[1,2,3]", "[[],[]]",
-    "{\"a\":{\"b\":[null]}}", "\"\\u0041\\n\\/\"", "\"\\ud83d\\ude00\"", "\"\xC3\xA4\"", "9223372036854775807",
-    "123456789012345678901234567890", "{\"a\":1,\"a\":2}", "\"\x7f\"", "[ 1 , 2 ]"};
+  static const char *const texts[] = {"null",
+                                      " true ",
+                                      "\t\r\n false",
+                                      "0",
+                                      "-0",
+                                      "1e5",
+                                      "1E+5",
+                                      "1.25e-3",
+                                      "\"\"",
+                                      "[]",
+                                      "{}",
+                                      "[1,2,3]",
+                                      "[[],[]]",
+                                      "{\"a\":{\"b\":[null]}}",
+                                      "\"\\u0041\\n\\/\"",
+                                      "\"\\ud83d\\ude00\"",
+                                      "\"\xC3\xA4\"",
+                                      "9223372036854775807",
+                                      "123456789012345678901234567890",
+                                      "{\"a\":1,\"a\":2}",
+                                      "\"\x7f\"",
+                                      "[ 1 , 2 ]"};
   tfp_ctx *ctx = tfp_create(NULL);
   size_t i;
   for (i = 0; i < sizeof texts / sizeof *texts; i++) {
@@ -490,19 +602,52 @@ static void files_json_accepts(void) {
   tfp_destroy(ctx);
 }
 static void files_json_refuses(void) {
-  static const struct { const char *text; int bytes; const char *words; } cases[] = {
-    {"", 0, "byte 0: expected a value, found the end"}, {"  ", 2, "byte 2:"}, {"nul", 3, "byte 0:"}, {"nulL", 4, "byte 0:"},
-    {"01", 2, "byte 1: expected no digit after a leading 0"}, {"-", 1, "byte 1: expected a digit"}, {"1.", 2, "byte 2:"},
-    {".5", 2, "byte 0:"}, {"+1", 2, "byte 0:"}, {"1e", 2, "byte 2:"}, {"1e400", 5, "byte 0:"}, {"NaN", 3, "byte 0:"},
-    {"Infinity", 8, "byte 0:"}, {"'a'", 3, "byte 0:"}, {"\"a", 2, "byte 2: expected the closing quote"},
-    {"\"\\", 2, "byte 2: expected an escape"}, {"\"\\x\"", 4, "byte 2: expected an escape"}, {"\"\\u12g4\"", 8, "byte 2:"},
-    {"\"\\ud800\"", 8, "surrogate"}, {"\"\\ude00\"", 8, "surrogate"}, {"\"\\ud800\\u0041\"", 14, "surrogate"},
-    {"\"a\nb\"", 5, "byte 2: expected an escape for a control"}, {"\"a\0b\"", 5, "byte 2:"}, {"\"\xFF\"", 3, "byte 1: expected UTF-8"},
-    {"\"\xED\xA0\x80\"", 5, "byte 1: expected UTF-8"}, {"[1 2]", 5, "byte 3: expected ',' or ']'"}, {"[1,]", 4, "byte 3: expected a value"},
-    {"[,1]", 4, "byte 1:"}, {"[", 1, "byte 1:"}, {"[1", 2, "byte 2:"}, {"{", 1, "byte 1: expected a key"}, {"{1:2}", 5, "byte 1: expected a key"},
-    {"{\"a\" 1}", 7, "byte 5: expected ':'"}, {"{\"a\":}", 6, "byte 5: expected a value"}, {"{\"a\":1,}", 8, "byte 7: expected a key"},
-    {"{\"a\":1 \"b\"", 10, "byte 7: expected ',' or '}'"}, {"1 2", 3, "byte 2: expected the end"}, {"[]]", 3, "byte 2:"},
-    {"\xEF\xBB\xBF{}", 5, "byte 0:"}, {"// c\n1", 6, "byte 0:"}, {"[1]\0", 4, "byte 3:"}, {"]", 1, "byte 0:"}};
+  static const struct {
+    const char *text;
+    int bytes;
+    const char *words;
+  } cases[] = {{"", 0, "byte 0: expected a value, found the end"},
+               {"  ", 2, "byte 2:"},
+               {"nul", 3, "byte 0:"},
+               {"nulL", 4, "byte 0:"},
+               {"01", 2, "byte 1: expected no digit after a leading 0"},
+               {"-", 1, "byte 1: expected a digit"},
+               {"1.", 2, "byte 2:"},
+               {".5", 2, "byte 0:"},
+               {"+1", 2, "byte 0:"},
+               {"1e", 2, "byte 2:"},
+               {"1e400", 5, "byte 0:"},
+               {"NaN", 3, "byte 0:"},
+               {"Infinity", 8, "byte 0:"},
+               {"'a'", 3, "byte 0:"},
+               {"\"a", 2, "byte 2: expected the closing quote"},
+               {"\"\\", 2, "byte 2: expected an escape"},
+               {"\"\\x\"", 4, "byte 2: expected an escape"},
+               {"\"\\u12g4\"", 8, "byte 2:"},
+               {"\"\\ud800\"", 8, "surrogate"},
+               {"\"\\ude00\"", 8, "surrogate"},
+               {"\"\\ud800\\u0041\"", 14, "surrogate"},
+               {"\"a\nb\"", 5, "byte 2: expected an escape for a control"},
+               {"\"a\0b\"", 5, "byte 2:"},
+               {"\"\xFF\"", 3, "byte 1: expected UTF-8"},
+               {"\"\xED\xA0\x80\"", 5, "byte 1: expected UTF-8"},
+               {"[1 2]", 5, "byte 3: expected ',' or ']'"},
+               {"[1,]", 4, "byte 3: expected a value"},
+               {"[,1]", 4, "byte 1:"},
+               {"[", 1, "byte 1:"},
+               {"[1", 2, "byte 2:"},
+               {"{", 1, "byte 1: expected a key"},
+               {"{1:2}", 5, "byte 1: expected a key"},
+               {"{\"a\" 1}", 7, "byte 5: expected ':'"},
+               {"{\"a\":}", 6, "byte 5: expected a value"},
+               {"{\"a\":1,}", 8, "byte 7: expected a key"},
+               {"{\"a\":1 \"b\"", 10, "byte 7: expected ',' or '}'"},
+               {"1 2", 3, "byte 2: expected the end"},
+               {"[]]", 3, "byte 2:"},
+               {"\xEF\xBB\xBF{}", 5, "byte 0:"},
+               {"// c\n1", 6, "byte 0:"},
+               {"[1]\0", 4, "byte 3:"},
+               {"]", 1, "byte 0:"}};
   tfp_ctx *ctx = tfp_create(NULL);
   size_t i;
   for (i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -531,7 +676,8 @@ static void files_json_depth(void) {
   tfp_destroy(ctx);
 }
 static void files_json_values(void) {
-  static const char text[] = "{\"i\":-7,\"f\":1.5,\"b\":true,\"n\":null,\"t\":\"a\\u0000b\\ud83d\\ude00\\\"\\t\",\"big\":9223372036854775808,"
+  static const char text[] = "{\"i\":-7,\"f\":1.5,\"b\":true,\"n\":null,\"t\":"
+                             "\"a\\u0000b\\ud83d\\ude00\\\"\\t\",\"big\":9223372036854775808,"
                              "\"list\":[10,20,30],\"i\":8,\"\\u006b\":4}";
   tfp_ctx *ctx = tfp_create(NULL);
   tfp_json *v = tfp_json_parse(ctx, text, (int64_t)strlen(text), NULL);
@@ -550,7 +696,8 @@ static void files_json_values(void) {
   t = tfp_json_get(v, "big");
   CHECK(t && t->type == TFP_JSON_FLOAT && t->number == 9223372036854775808.0);
   t = tfp_json_get(v, "list");
-  CHECK(t && t->count == 3 && tfp_json_at(t, 2)->integer == 30 && !tfp_json_at(t, 3) && !tfp_json_at(t, -1));
+  CHECK(t && t->count == 3 && tfp_json_at(t, 2)->integer == 30 && !tfp_json_at(t, 3) &&
+        !tfp_json_at(t, -1));
   CHECK(t && t->offset == (int64_t)(strstr(text, "[10") - text));
   CHECK(!tfp_json_get(NULL, "x") && !tfp_json_get(t, "x") && !tfp_json_at(NULL, 0));
   tfp_json_free(v);
@@ -580,11 +727,13 @@ static void write_sample(tfp_json_writer *w) {
 }
 static void files_json_writer_styles(void) {
   static const char *const want[] = {
-    "{\n  \"a\": -9223372036854775808,\n  \"b\": [\n    true,\n    null,\n    0.1,\n    0.1\n  ],\n  \"e\": {},\n  \"l\": [],\n"
-    "  \"t\\\"\": \"\\u0001\\n\\\\/\x7f\xC3\xA4\xF0\x9F\x98\x80\"\n}",
-    "{\"a\": -9223372036854775808, \"b\": [true, null, 0.1, 0.1], \"e\": {}, \"l\": [], "
-    "\"t\\\"\": \"\\u0001\\n\\\\/\x7f\xC3\xA4\xF0\x9F\x98\x80\"}",
-    "{\"a\":-9223372036854775808,\"b\":[true,null,0.1,0.1],\"e\":{},\"l\":[],\"t\\\"\":\"\\u0001\\n\\\\/\x7f\xC3\xA4\xF0\x9F\x98\x80\"}"};
+      "{\n  \"a\": -9223372036854775808,\n  \"b\": [\n    true,\n    null,\n    0.1,\n    0.1\n  "
+      "],\n  \"e\": {},\n  \"l\": [],\n"
+      "  \"t\\\"\": \"\\u0001\\n\\\\/\x7f\xC3\xA4\xF0\x9F\x98\x80\"\n}",
+      "{\"a\": -9223372036854775808, \"b\": [true, null, 0.1, 0.1], \"e\": {}, \"l\": [], "
+      "\"t\\\"\": \"\\u0001\\n\\\\/\x7f\xC3\xA4\xF0\x9F\x98\x80\"}",
+      "{\"a\":-9223372036854775808,\"b\":[true,null,0.1,0.1],\"e\":{},\"l\":[],\"t\\\"\":"
+      "\"\\u0001\\n\\\\/\x7f\xC3\xA4\xF0\x9F\x98\x80\"}"};
   tfp_ctx *ctx = tfp_create(NULL);
   int style;
   test_dir();
@@ -618,10 +767,12 @@ static void files_json_writer_keeps_order(void) {
   int k;
   for (k = 0; k < 9; k++) {
     tfp_json_writer *w = tfp_json_writer_open(ctx, TFP_JSON_TIGHT);
-    static const tfp_status status[] = {TFP_ERR_STATE, TFP_ERR_STATE, TFP_ERR_STATE, TFP_ERR_STATE, TFP_ERR_STATE,
-                                        TFP_ERR_ARG,   TFP_ERR_DATA,  TFP_ERR_STATE, TFP_ERR_ARG};
-    static const char *const words[] = {"without a key", "outside an object", "not open", "after the end", "not complete",
-                                        "no JSON number", "byte 1",          "after a key", "more than 128"};
+    static const tfp_status status[] = {TFP_ERR_STATE, TFP_ERR_STATE, TFP_ERR_STATE,
+                                        TFP_ERR_STATE, TFP_ERR_STATE, TFP_ERR_ARG,
+                                        TFP_ERR_DATA,  TFP_ERR_STATE, TFP_ERR_ARG};
+    static const char *const words[] = {"without a key", "outside an object", "not open",
+                                        "after the end", "not complete",      "no JSON number",
+                                        "byte 1",        "after a key",       "more than 128"};
     int i;
     if (k == 0) tfp_json_begin_object(w), tfp_json_put_int(w, 1);
     if (k == 1) tfp_json_key(w, "a", -1);
@@ -644,19 +795,29 @@ static void files_json_writer_keeps_order(void) {
 
 /* What safetensors 0.8 for Python writes for these tensors: byte for byte. */
 static const char reference_header[] =
-  "{\"__metadata__\":{\"format\":\"pt\"},\"i\":{\"dtype\":\"I64\",\"shape\":[1],\"data_offsets\":[0,8]},"
-  "\"s\":{\"dtype\":\"F64\",\"shape\":[],\"data_offsets\":[8,16]},\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[16,24]},"
-  "\"b\":{\"dtype\":\"F32\",\"shape\":[1,3],\"data_offsets\":[24,36]},\"z\":{\"dtype\":\"F32\",\"shape\":[0,4],\"data_offsets\":[36,36]},"
-  "\"h\":{\"dtype\":\"F16\",\"shape\":[1],\"data_offsets\":[36,38]},\"u\":{\"dtype\":\"U8\",\"shape\":[3],\"data_offsets\":[38,41]}}";
-static const char reference_data[] =
-  "\x07\0\0\0\0\0\0\0" "\0\0\0\0\0\0\0\x40" "\0\0\x80\x3f\0\0\0\x40" "\0\0\x80\x3f\0\0\x20\x40\0\0\x40\xc0" "\0\x38" "\x01\x02\x03";
+    "{\"__metadata__\":{\"format\":\"pt\"},\"i\":{\"dtype\":\"I64\",\"shape\":[1],\"data_offsets\":"
+    "[0,8]},"
+    "\"s\":{\"dtype\":\"F64\",\"shape\":[],\"data_offsets\":[8,16]},\"a\":{\"dtype\":\"F32\","
+    "\"shape\":[2],\"data_offsets\":[16,24]},"
+    "\"b\":{\"dtype\":\"F32\",\"shape\":[1,3],\"data_offsets\":[24,36]},\"z\":{\"dtype\":\"F32\","
+    "\"shape\":[0,4],\"data_offsets\":[36,36]},"
+    "\"h\":{\"dtype\":\"F16\",\"shape\":[1],\"data_offsets\":[36,38]},\"u\":{\"dtype\":\"U8\","
+    "\"shape\":[3],\"data_offsets\":[38,41]}}";
+static const char reference_data[] = "\x07\0\0\0\0\0\0\0"
+                                     "\0\0\0\0\0\0\0\x40"
+                                     "\0\0\x80\x3f\0\0\0\x40"
+                                     "\0\0\x80\x3f\0\0\x20\x40\0\0\x40\xc0"
+                                     "\0\x38"
+                                     "\x01\x02\x03";
 
-static void set_entry(tfp_safetensors_entry *e, const char *name, tfp_st_dtype dtype, int ndim, int64_t a, int64_t b) {
+static void set_entry(tfp_safetensors_entry *e, const char *name, tfp_st_dtype dtype, int ndim,
+                      int64_t a, int64_t b) {
   memset(e, 0, sizeof *e);
   e->name = name, e->dtype = dtype, e->ndim = ndim, e->shape[0] = a, e->shape[1] = b;
 }
 static void files_safetensors_bytes_of_the_reference(void) {
-  static const float b[] = {1, 2.5f, -3}, a[] = {1, 2}, i[] = {7}, u[] = {1, 2, 3}, h[] = {0.5f}, s[] = {2};
+  static const float b[] = {1, 2.5f, -3}, a[] = {1, 2}, i[] = {7}, u[] = {1, 2, 3}, h[] = {0.5f},
+                     s[] = {2};
   static const float *const values[] = {b, a, i, u, h, NULL, s};
   static const int64_t counts[] = {3, 2, 1, 3, 1, 0, 1};
   static const char *const meta[] = {"format", "pt"};
@@ -699,30 +860,50 @@ static void put_safetensors(const char *path, const char *header, int64_t data) 
 }
 static void files_safetensors_refuses(void) {
 #define T1 "\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}"
-  static const struct { const char *header; int data; const char *words; } cases[] = {
-    {"[]", 0, "expected '{'"}, {"{", 0, "byte"}, {"{" T1 ",}", 8, "byte"},
-    {"{" T1 "}", 7, "'a'"}, {"{" T1 "}", 9, "end at byte 8 of 9"}, {"{}", 1, "end at byte 0 of 1"},
-    {"{" T1 ",\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[9,13]}}", 13, "'b' begins at byte 9, not at 8"},
-    {"{" T1 ",\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, "'b' begins at byte 4, not at 8"},
-    {"{" T1 "," T1 "}", 8, "'a'"},
-    {"{" T1 ",\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[8,12]}}", 12, "'a' comes twice"},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,8]}}", 8, "'a' needs 12 bytes"},
-    {"{\"a\":{\"dtype\":\"F33\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, "dtype is unknown"},
-    {"{\"a\":{\"dtype\":7,\"shape\":[2],\"data_offsets\":[0,8]}}", 8, "dtype is missing or not a text"},
-    {"{\"a\":{\"dtype\":\"F32\",\"data_offsets\":[0,8]}}", 8, "shape is missing"},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2]}}", 8, "data_offsets is missing"},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8,8]}}", 8, "array of two"},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[-2],\"data_offsets\":[0,8]}}", 8, "not a whole number"},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2.0],\"data_offsets\":[0,8]}}", 8, "not a whole number"},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,0]}}", 8, "'a' lies at [8,0)"},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[-8,0]}}", 8, "not a whole number"},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904,4],\"data_offsets\":[0,8]}}", 8, "'a'"},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,0]}}", 0, "'a'"},
-    {"{\"a\":{\"dtype\":\"F4\",\"shape\":[3],\"data_offsets\":[0,1]}}", 1, "part of one"},
-    {"{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, "a field comes twice"},
-    {"{\"a\":3}", 0, "not an object"}, {"{\"a\\u0000b\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]}}", 0, "NUL"},
-    {"{\"__metadata__\":{\"x\":1}}", 0, "not a text"}, {"{\"__metadata__\":[]}", 0, "not an object"},
-    {"{\"__metadata__\":{},\"__metadata__\":{}}", 0, "twice"}};
+  static const struct {
+    const char *header;
+    int data;
+    const char *words;
+  } cases[] = {
+      {"[]", 0, "expected '{'"},
+      {"{", 0, "byte"},
+      {"{" T1 ",}", 8, "byte"},
+      {"{" T1 "}", 7, "'a'"},
+      {"{" T1 "}", 9, "end at byte 8 of 9"},
+      {"{}", 1, "end at byte 0 of 1"},
+      {"{" T1 ",\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[9,13]}}", 13,
+       "'b' begins at byte 9, not at 8"},
+      {"{" T1 ",\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8,
+       "'b' begins at byte 4, not at 8"},
+      {"{" T1 "," T1 "}", 8, "'a'"},
+      {"{" T1 ",\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[8,12]}}", 12,
+       "'a' comes twice"},
+      {"{\"a\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,8]}}", 8, "'a' needs 12 bytes"},
+      {"{\"a\":{\"dtype\":\"F33\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, "dtype is unknown"},
+      {"{\"a\":{\"dtype\":7,\"shape\":[2],\"data_offsets\":[0,8]}}", 8,
+       "dtype is missing or not a text"},
+      {"{\"a\":{\"dtype\":\"F32\",\"data_offsets\":[0,8]}}", 8, "shape is missing"},
+      {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2]}}", 8, "data_offsets is missing"},
+      {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8,8]}}", 8, "array of two"},
+      {"{\"a\":{\"dtype\":\"F32\",\"shape\":[-2],\"data_offsets\":[0,8]}}", 8,
+       "not a whole number"},
+      {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2.0],\"data_offsets\":[0,8]}}", 8,
+       "not a whole number"},
+      {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,0]}}", 8, "'a' lies at [8,0)"},
+      {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[-8,0]}}", 8,
+       "not a whole number"},
+      {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904,4],\"data_offsets\":[0,8]}}", 8,
+       "'a'"},
+      {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,0]}}", 0,
+       "'a'"},
+      {"{\"a\":{\"dtype\":\"F4\",\"shape\":[3],\"data_offsets\":[0,1]}}", 1, "part of one"},
+      {"{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8,
+       "a field comes twice"},
+      {"{\"a\":3}", 0, "not an object"},
+      {"{\"a\\u0000b\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]}}", 0, "NUL"},
+      {"{\"__metadata__\":{\"x\":1}}", 0, "not a text"},
+      {"{\"__metadata__\":[]}", 0, "not an object"},
+      {"{\"__metadata__\":{},\"__metadata__\":{}}", 0, "twice"}};
 #undef T1
   tfp_ctx *ctx = tfp_create(NULL);
   size_t i;
@@ -733,11 +914,15 @@ static void files_safetensors_refuses(void) {
     put_safetensors(test_path("bad.safetensors"), cases[i].header, cases[i].data);
     st = tfp_safetensors_open(ctx, test_path("bad.safetensors"));
     test_check(st == NULL, cases[i].header, __FILE__, __LINE__);
-    if (st) tfp_safetensors_close(st);
-    else CHECK(strstr(tfp_error_message(ctx), "bad.safetensors") != NULL);
+    if (st)
+      tfp_safetensors_close(st);
+    else
+      CHECK(strstr(tfp_error_message(ctx), "bad.safetensors") != NULL);
     FAILS(ctx, TFP_ERR_FORMAT, cases[i].words);
   }
-  put_safetensors(test_path("bad.safetensors"), "{\"a\":{\"dtype\":\"U8\",\"shape\":[1,1,1,1,1,1,1,1,1],\"data_offsets\":[0,1]}}", 1);
+  put_safetensors(test_path("bad.safetensors"),
+                  "{\"a\":{\"dtype\":\"U8\",\"shape\":[1,1,1,1,1,1,1,1,1],\"data_offsets\":[0,1]}}",
+                  1);
   CHECK(!tfp_safetensors_open(ctx, test_path("bad.safetensors")));
   FAILS(ctx, TFP_ERR_UNSUPPORTED, "9 dimensions");
   memcpy(text, "\xff\xff\xff\xff\xff\xff\xff\xff{}", 10); /* longer than any header may be */
@@ -768,7 +953,8 @@ static void files_safetensors_cut_anywhere(void) {
     FAILS(ctx, TFP_ERR_FORMAT, "cut.safetensors");
   }
   CHECK(opened == 0);
-  for (n = 8; n < 424; n++) { /* and with any byte of the header spoiled: an error or a file, no crash */
+  for (n = 8; n < 424;
+       n++) { /* and with any byte of the header spoiled: an error or a file, no crash */
     const char was = whole[n];
     whole[n] = (char)(was ^ 1);
     put_file(test_path("cut.safetensors"), whole, sizeof whole);
@@ -780,15 +966,18 @@ static void files_safetensors_cut_anywhere(void) {
   st = tfp_safetensors_open(ctx, test_path("cut.safetensors"));
   OK(ctx);
   CHECK(tfp_safetensors_count(st) == 7);
-  CHECK(!strcmp(tfp_safetensors_metadata(st, "format"), "pt") && !tfp_safetensors_metadata(st, "none"));
-  CHECK(tfp_safetensors_at(st, 0) && !strcmp(tfp_safetensors_at(st, 0)->name, "i") && !tfp_safetensors_at(st, 7));
+  CHECK(!strcmp(tfp_safetensors_metadata(st, "format"), "pt") &&
+        !tfp_safetensors_metadata(st, "none"));
+  CHECK(tfp_safetensors_at(st, 0) && !strcmp(tfp_safetensors_at(st, 0)->name, "i") &&
+        !tfp_safetensors_at(st, 7));
   CHECK(!tfp_safetensors_find(st, "none") && tfp_safetensors_find(st, "z")->count == 0);
   tfp_safetensors_close(st);
   tfp_destroy(ctx);
 }
 
 static void files_safetensors_types_round_trip(void) {
-  static const tfp_st_dtype types[] = {TFP_ST_F32, TFP_ST_F16, TFP_ST_BF16, TFP_ST_F64, TFP_ST_I64, TFP_ST_I32, TFP_ST_U8};
+  static const tfp_st_dtype types[] = {TFP_ST_F32, TFP_ST_F16, TFP_ST_BF16, TFP_ST_F64,
+                                       TFP_ST_I64, TFP_ST_I32, TFP_ST_U8};
   static const float values[] = {0, 1, 2, 255, 77, 128}; /* which every type holds */
   static const char *const names[] = {"f32", "f16", "bf16", "f64", "i64", "i32", "u8"};
   tfp_safetensors_entry e[7];
@@ -808,11 +997,13 @@ static void files_safetensors_types_round_trip(void) {
   OK(ctx);
   for (i = 0; i < 7; i++) {
     const tfp_safetensors_entry *f = tfp_safetensors_find(st, names[i]);
-    CHECK(f && f->dtype == types[i] && f->ndim == 2 && f->shape[0] == 2 && f->shape[1] == 3 && f->count == 6);
+    CHECK(f && f->dtype == types[i] && f->ndim == 2 && f->shape[0] == 2 && f->shape[1] == 3 &&
+          f->count == 6);
     if (!f) continue;
     memset(got, 1, sizeof got);
     CHECK(tfp_safetensors_read(st, f, 0, 6, got) == TFP_OK && !memcmp(got, values, sizeof got));
-    CHECK(tfp_safetensors_read(st, f, 3, 2, got) == TFP_OK && got[0] == 255 && got[1] == 77); /* a part */
+    CHECK(tfp_safetensors_read(st, f, 3, 2, got) == TFP_OK && got[0] == 255 &&
+          got[1] == 77); /* a part */
     CHECK(tfp_safetensors_read(st, f, 5, 2, got) == TFP_ERR_ARG);
     FAILS(ctx, TFP_ERR_ARG, names[i]);
   }
@@ -822,9 +1013,11 @@ static void files_safetensors_types_round_trip(void) {
 
 static void files_safetensors_halves(void) {
   /* to the nearest, ties to even; overflow to infinity; the smallest ones of float16 */
-  static const float in[] = {1, 1 + 1.0f / 2048, 1 + 3.0f / 2048, 65504, 65520, 6e-8f, 2.98e-8f, -0.0f};
+  static const float in[] = {1,     1 + 1.0f / 2048, 1 + 3.0f / 2048, 65504,
+                             65520, 6e-8f,           2.98e-8f,        -0.0f};
   static const unsigned f16[] = {0x3C00, 0x3C00, 0x3C02, 0x7BFF, 0x7C00, 0x0001, 0x0000, 0x8000};
-  static const float in_b[] = {1, 1 + 1.0f / 256, 1 + 3.0f / 256, 3.4028235e38f, -2, 1e-40f, 0, 0.1f};
+  static const float in_b[] = {1,   1 + 1.0f / 256, 1 + 3.0f / 256, 3.4028235e38f, -2, 1e-40f, 0,
+                               0.1f};
   static const unsigned bf16[] = {0x3F80, 0x3F80, 0x3F82, 0x7F80, 0xC000, 0x0001, 0, 0x3DCD};
   tfp_safetensors_entry e[2];
   tfp_ctx *ctx = tfp_create(NULL);

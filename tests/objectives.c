@@ -1,4 +1,5 @@
-/* objectives.c -- the worked examples of >>objectives.h, the statistics of the noise, and the loader. */
+/* objectives.c -- the worked examples of >>objectives.h, the statistics of the noise, and the
+ * loader. */
 #include "test.h"
 
 enum { MASK = 3, VOCAB = 1000, ROOM = 2048 };
@@ -6,13 +7,14 @@ enum { MASK = 3, VOCAB = 1000, ROOM = 2048 };
 #define SAME(got, n, ...)                                                                          \
   do {                                                                                             \
     static const int32_t want_[] = {__VA_ARGS__};                                                  \
-    same_ids(got, n, want_, (int64_t)(sizeof want_ / sizeof *want_), __LINE__);                     \
+    same_ids(got, n, want_, (int64_t)(sizeof want_ / sizeof *want_), __LINE__);                    \
   } while (0)
 static void same_ids(const int32_t *got, int64_t n, const int32_t *want, int64_t wanted, int line) {
   char text[1024];
   int64_t i;
   int at = snprintf(text, sizeof text, "%d ids and not %d:", (int)n, (int)wanted);
-  for (i = 0; i < n && i < 40; i++) at += snprintf(text + at, sizeof text - (size_t)at, " %d", (int)got[i]);
+  for (i = 0; i < n && i < 40; i++)
+    at += snprintf(text + at, sizeof text - (size_t)at, " %d", (int)got[i]);
   test_check(n == wanted && !memcmp(got, want, (size_t)n * sizeof *got), text, __FILE__, line);
 }
 #define N -100
@@ -20,8 +22,11 @@ static void same_ids(const int32_t *got, int64_t n, const int32_t *want, int64_t
 /* ---- the examples of the header ---- */
 
 static void objectives_examples(void) {
-  static const int32_t mlm[] = {1, 20, 21, 22, 23, 24, 25, 26, 27, 2}, text[] = {10, 11, 12, 13, 14, 15, 16, 17, 18, 19};
-  static const int32_t clm[] = {5, 6, 9, 7, 8}, bart[] = {0, 10, 11, 4, 12, 13, 14, 4, 15, 16, 4, 2}, shift[] = {7, 8, -100, 1};
+  static const int32_t mlm[] = {1, 20, 21, 22, 23, 24, 25, 26, 27, 2},
+                       text[] = {10, 11, 12, 13, 14, 15, 16, 17, 18, 19};
+  static const int32_t clm[] = {5, 6, 9, 7, 8},
+                       bart[] = {0, 10, 11, 4, 12, 13, 14, 4, 15, 16, 4, 2},
+                       shift[] = {7, 8, -100, 1};
   int32_t a[64], b[64], c[64], d[64], work[256];
   uint8_t special[40];
   tfp_mlm_options m;
@@ -55,7 +60,9 @@ static void objectives_examples(void) {
 
 /* ---- masked language modelling ---- */
 
-typedef struct counts { int64_t tokens, asked, masked, kept, drawn, bad; } counts;
+typedef struct counts {
+  int64_t tokens, asked, masked, kept, drawn, bad;
+} counts;
 /* Many examples of n tokens between two specials; what became of them. */
 static counts count_mlm(const tfp_mlm_options *o, int64_t n, int64_t examples) {
   static int32_t tokens[ROOM], ids[ROOM], labels[ROOM], work[ROOM];
@@ -64,7 +71,8 @@ static counts count_mlm(const tfp_mlm_options *o, int64_t n, int64_t examples) {
   memset(&c, 0, sizeof c);
   for (k = 0; k < examples; k++) {
     int64_t asked = 0, said;
-    for (i = 0; i < n; i++) tokens[i] = 10 + (int32_t)tfp_random_below(4, 5, (uint64_t)(k * n + i), VOCAB - 10);
+    for (i = 0; i < n; i++)
+      tokens[i] = 10 + (int32_t)tfp_random_below(4, 5, (uint64_t)(k * n + i), VOCAB - 10);
     tokens[0] = 1, tokens[n - 1] = 2;
     said = tfp_mlm(tokens, n, o, 11, (uint64_t)k, ids, labels, work);
     for (i = 0; i < n; i++) {
@@ -74,9 +82,12 @@ static counts count_mlm(const tfp_mlm_options *o, int64_t n, int64_t examples) {
       }
       asked++;
       c.bad += labels[i] != tokens[i];
-      if (ids[i] == MASK) c.masked++;
-      else if (ids[i] == tokens[i]) c.kept++;
-      else c.drawn++, c.bad += ids[i] < 10; /* never a special */
+      if (ids[i] == MASK)
+        c.masked++;
+      else if (ids[i] == tokens[i])
+        c.kept++;
+      else
+        c.drawn++, c.bad += ids[i] < 10; /* never a special */
       if (o->count != TFP_MLM_DITHERED) c.bad += i == 0 || i == n - 1;
     }
     c.bad += asked != said;
@@ -103,10 +114,12 @@ static void objectives_mlm_statistics(void) {
     asked = (double)c.asked;
     CHECK(c.bad == 0);
     if (count == TFP_MLM_EXACT) CHECK(c.asked == 2000 * 19); /* 0.15 * 128 = 19.2 */
-    if (count == TFP_MLM_EACH) NEAR(asked / (2000 * 126), 0.15, 5 * sqrt(0.15 * 0.85 / (2000 * 126)));
+    if (count == TFP_MLM_EACH)
+      NEAR(asked / (2000 * 126), 0.15, 5 * sqrt(0.15 * 0.85 / (2000 * 126)));
     if (count == TFP_MLM_DITHERED) NEAR(asked / 2000, 19.2, 5 * sqrt(0.2 * 0.8 / 2000) / 19.2);
     NEAR((double)c.masked / asked, 0.8, 5 * sqrt(0.16 / asked));
-    NEAR((double)c.kept / asked, 0.1, 5 * sqrt(0.09 / asked) + 0.0002); /* a random token may be the same */
+    NEAR((double)c.kept / asked, 0.1,
+         5 * sqrt(0.09 / asked) + 0.0002); /* a random token may be the same */
     NEAR((double)c.drawn / asked, 0.1, 5 * sqrt(0.09 / asked) + 0.0002);
   }
   mlm_options(&o, special, TFP_MLM_EXACT);
@@ -119,7 +132,8 @@ static void objectives_mlm_statistics(void) {
 }
 static void objectives_mlm_counts(void) {
   /* max(1, round(0.15 n)), halves to even: 0.15 * 10 = 1.5 and 0.15 * 30 = 4.5 among them */
-  static const int cases[][2] = {{3, 1}, {4, 1}, {10, 2}, {12, 2}, {16, 2}, {17, 3}, {30, 4}, {50, 8}, {512, 77}};
+  static const int cases[][2] = {{3, 1},  {4, 1},  {10, 2}, {12, 2},  {16, 2},
+                                 {17, 3}, {30, 4}, {50, 8}, {512, 77}};
   static uint8_t special[VOCAB];
   tfp_mlm_options o;
   int32_t tokens[3] = {1, 2, 1}, ids[3], labels[3], work[3];
@@ -157,7 +171,8 @@ static void objectives_mlm_every_place(void) {
 /* ---- span corruption ---- */
 
 static void objectives_span_lengths(void) {
-  static const int want[][3] = {{64, 70, 14}, {128, 141, 29}, {256, 284, 58}, {512, 568, 114}, {1024, 1137, 229}};
+  static const int want[][3] = {
+      {64, 70, 14}, {128, 141, 29}, {256, 284, 58}, {512, 568, 114}, {1024, 1137, 229}};
   tfp_span_options o;
   int64_t targets, n, length;
   int i;
@@ -167,7 +182,8 @@ static void objectives_span_lengths(void) {
     n = tfp_span_lengths(want[i][0], &o, &targets);
     CHECK(n == want[i][1] && targets == want[i][2]);
   }
-  for (length = 4; length < 200; length++) { /* the lengths are those that come out, and no text more fits */
+  for (length = 4; length < 200;
+       length++) { /* the lengths are those that come out, and no text more fits */
     static int32_t text[512], in[512], out[512], work[2048];
     int64_t a, b;
     n = tfp_span_lengths(length, &o, &targets);
@@ -183,7 +199,8 @@ static void objectives_span_lengths(void) {
   }
 }
 /* The text that inputs and targets were made of: each sentinel stands for what follows it there. */
-static int64_t rebuild(const int32_t *in, int64_t n_in, const int32_t *out, int64_t n_out, int32_t first, int64_t spans, int32_t *text) {
+static int64_t rebuild(const int32_t *in, int64_t n_in, const int32_t *out, int64_t n_out,
+                       int32_t first, int64_t spans, int32_t *text) {
   int64_t i, j, n = 0;
   for (i = 0; i < n_in; i++) {
     if (in[i] > first || in[i] <= first - spans) {
@@ -204,22 +221,28 @@ static void objectives_span_properties(void) {
     tfp_span_options o;
     int64_t a, b, spans, i, hidden = 0, again, x, y;
     memset(&o, 0, sizeof o);
-    o.density = densities[k % 4], o.mean_length = means[k / 4 % 3], o.sentinel0 = 9000, o.end_id = -1;
+    o.density = densities[k % 4], o.mean_length = means[k / 4 % 3], o.sentinel0 = 9000,
+    o.end_id = -1;
     for (i = 0; i < n; i++) text[i] = 10 + (int32_t)i;
     spans = tfp_span_corrupt(text, n, &o, 5, k, in, &a, out, &b, work);
     CHECK(spans >= 1 && a <= n + 2 && b <= n + 2);
-    CHECK(in[0] == text[0] && in[a - 1] == 9000 - (int32_t)(spans - 1)); /* begins kept, ends hidden */
+    CHECK(in[0] == text[0] &&
+          in[a - 1] == 9000 - (int32_t)(spans - 1)); /* begins kept, ends hidden */
     CHECK(out[0] == 9000 && out[b - 1] == text[n - 1]);
-    CHECK(rebuild(in, a, out, b, 9000, spans, back) == n && !memcmp(text, back, (size_t)n * sizeof *text));
+    CHECK(rebuild(in, a, out, b, 9000, spans, back) == n &&
+          !memcmp(text, back, (size_t)n * sizeof *text));
     for (i = 0, x = 0; i < b; i++) {
-      if (out[i] <= 9000 && out[i] > 9000 - (int32_t)spans) CHECK(out[i] == 9000 - (int32_t)x++); /* in order */
-      else hidden++;
+      if (out[i] <= 9000 && out[i] > 9000 - (int32_t)spans)
+        CHECK(out[i] == 9000 - (int32_t)x++); /* in order */
+      else
+        hidden++;
     }
     CHECK(x == spans && a == n - hidden + spans && b == hidden + spans);
     NEAR((double)hidden, fmax(1, fmin((double)n * o.density, (double)n - 1)), n > 3 ? 0.51 : 1);
     o.end_id = 1, o.sentinel_step = 1; /* the same noise in the other spelling */
     again = tfp_span_corrupt(text, n, &o, 5, k, back, &x, out, &y, work);
-    CHECK(again == spans && x == a + 1 && y == b + 1 && back[x - 1] == 1 && back[x - 2] == 9000 + (int32_t)spans - 1);
+    CHECK(again == spans && x == a + 1 && y == b + 1 && back[x - 1] == 1 &&
+          back[x - 2] == 9000 + (int32_t)spans - 1);
   }
 }
 static void objectives_span_is_random(void) {
@@ -237,7 +260,8 @@ static void objectives_span_is_random(void) {
       if (out[i] < 9000 - 100) place[out[i]]++;
   }
   CHECK(place[0] == 0 && place[99] == 4000);
-  for (i = 30; i < 70; i++) NEAR((double)place[i], 540, 0.2); /* 15 of 100, fewer where it always begins kept */
+  for (i = 30; i < 70; i++)
+    NEAR((double)place[i], 540, 0.2); /* 15 of 100, fewer where it always begins kept */
 }
 
 /* ---- denoising ---- */
@@ -265,7 +289,8 @@ static void objectives_denoise_permutes_sentences(void) {
       masks += out[i] == MASK;
       if (out[i] >= 10) CHECK(!seen[out[i]]++); /* each word once */
       sum += out[i] >= 10;
-      if (out[i] >= 10 && out[i - 1] >= 10) breaks += out[i] != out[i - 1] + 1; /* inside a sentence nothing moves */
+      if (out[i] >= 10 && out[i - 1] >= 10)
+        breaks += out[i] != out[i - 1] + 1; /* inside a sentence nothing moves */
       moved += out[i] != text[i] && out[i] != MASK;
     }
     CHECK(masks == 1 && breaks == 0 && (sum == 159 || sum == 158));
@@ -288,16 +313,19 @@ static void objectives_denoise_spans(void) {
   tfp_denoise_options o;
   int64_t i, k;
   memset(&o, 0, sizeof o);
-  o.mask_id = MASK, o.stop_id = -1, o.vocab = 5000, o.permute = -1, o.share = 0.05; /* few spans: they seldom meet */
+  o.mask_id = MASK, o.stop_id = -1, o.vocab = 5000, o.permute = -1,
+  o.share = 0.05; /* few spans: they seldom meet */
   for (i = 0; i < 1002; i++) text[i] = 10 + (int32_t)i;
   text[0] = 0, text[1001] = 2;
   for (k = 0; k < 400; k++) {
-    int64_t n = tfp_denoise(text, 1002, &o, 3, (uint64_t)k, out, work), hidden = 1000, last = 9, gap;
+    int64_t n = tfp_denoise(text, 1002, &o, 3, (uint64_t)k, out, work), hidden = 1000, last = 9,
+            gap;
     CHECK(n <= 1002 && out[0] == 0 && out[n - 1] == 2);
     for (i = 1; i < n - 1; i++) {
       if (out[i] == MASK) continue;
       gap = out[i] - last - 1;
-      if (last >= 10 && i > 1 && out[i - 1] == MASK && i > 2 && out[i - 2] != MASK) { /* one mask between two kept */
+      if (last >= 10 && i > 1 && out[i - 1] == MASK && i > 2 &&
+          out[i - 2] != MASK) { /* one mask between two kept */
         CHECK(gap >= 0);
         if (gap > 0 && gap < 16) lengths[gap]++, total++, sum += (double)gap;
       } else if (out[i - 1] != MASK && i > 1) {
@@ -311,7 +339,8 @@ static void objectives_denoise_spans(void) {
     hidden_sum += (double)hidden;
   }
   CHECK(hidden_sum / 400 > 45);
-  NEAR(sum / total, 3.0 / (1 - exp(-3.0)), 0.08); /* Poisson(3) without its zeros; the last one is cut */
+  NEAR(sum / total, 3.0 / (1 - exp(-3.0)),
+       0.08); /* Poisson(3) without its zeros; the last one is cut */
   NEAR(lengths[1] / total, 0.157, 0.03);
   NEAR(lengths[3] / total, 0.236, 0.03);
   NEAR(lengths[6] / total, 0.053, 0.02);
@@ -326,7 +355,8 @@ static void objectives_denoise_bounds(void) {
     const int64_t n = 1 + tfp_random_below(6, 1, k, 129);
     int64_t m, i;
     memset(&o, 0, sizeof o);
-    o.mask_id = MASK, o.stop_id = 4, o.vocab = VOCAB, o.share = shares[k % 3], o.random = k % 2 ? 0.5 : 0;
+    o.mask_id = MASK, o.stop_id = 4, o.vocab = VOCAB, o.share = shares[k % 3],
+    o.random = k % 2 ? 0.5 : 0;
     sentences(text, n);
     m = tfp_denoise(text, n, &o, 9, k, out, work);
     CHECK(m <= n && m >= (n < 3 ? n : 3));
@@ -346,10 +376,12 @@ enum { TEXT = 5000, T = 32, ROWS = 4 };
 static tfp_dataset *text_of(tfp_ctx *ctx) {
   static int32_t t[TEXT];
   int i;
-  for (i = 0; i < TEXT; i++) t[i] = i % 11 == 10 ? 4 : 10 + (int32_t)tfp_random_below(2, 3, (uint64_t)i, 800);
+  for (i = 0; i < TEXT; i++)
+    t[i] = i % 11 == 10 ? 4 : 10 + (int32_t)tfp_random_below(2, 3, (uint64_t)i, 800);
   return tfp_dataset_from_tokens(ctx, t, TEXT, VOCAB, -1, 0.1);
 }
-static void loader_desc(tfp_loader_desc *d, tfp_dataset *data, tfp_objective objective, uint8_t *special) {
+static void loader_desc(tfp_loader_desc *d, tfp_dataset *data, tfp_objective objective,
+                        uint8_t *special) {
   memset(d, 0, sizeof *d);
   memset(&d->special, 0xFF, sizeof d->special);
   d->data = data, d->objective = objective, d->T = T, d->rows = ROWS, d->seed = 21;
@@ -357,7 +389,8 @@ static void loader_desc(tfp_loader_desc *d, tfp_dataset *data, tfp_objective obj
   mlm_options(&d->mlm, special, TFP_MLM_EXACT);
   if (objective == TFP_MLM) d->special.cls = 1, d->special.sep = 2, d->special.mask = MASK;
   if (objective == TFP_SPAN) {
-    d->special.eos = 1, d->special.sentinel0 = VOCAB - 1, d->special.sentinels = 100, d->special.sentinel_step = -1;
+    d->special.eos = 1, d->special.sentinel0 = VOCAB - 1, d->special.sentinels = 100,
+    d->special.sentinel_step = -1;
     d->span.sentinel0 = VOCAB - 1, d->span.end_id = 1;
   }
   if (objective == TFP_DENOISE) {
@@ -404,11 +437,15 @@ static void objectives_loader_batches(void) {
     for (r = 0; r < ROWS; r++) {
       if (objective == TFP_MLM) check_mlm_row(&b, r);
       if (s) check_decoder_row(&b, r, d.decoder_start, 0);
-      for (i = 0; objective == TFP_CLM && i + 1 < T; i++) CHECK(b.labels[r * T + i] == b.ids[r * T + i + 1]);
-      if (objective == TFP_SPAN) CHECK(b.ids[r * T + T - 1] == 1 && b.labels[r * s] == VOCAB - 1 && b.labels[(r + 1) * s - 1] == 1);
+      for (i = 0; objective == TFP_CLM && i + 1 < T; i++)
+        CHECK(b.labels[r * T + i] == b.ids[r * T + i + 1]);
+      if (objective == TFP_SPAN)
+        CHECK(b.ids[r * T + T - 1] == 1 && b.labels[r * s] == VOCAB - 1 &&
+              b.labels[(r + 1) * s - 1] == 1);
       if (objective == TFP_DENOISE) {
         CHECK(b.mask && b.ids[r * T] == 1 && b.labels[r * s] == 1 && b.labels[r * s + s - 1] == 2);
-        for (i = 0; i < T; i++) CHECK(b.mask[r * T + i] == (b.ids[r * T + i] != 0)); /* pads are hidden */
+        for (i = 0; i < T; i++)
+          CHECK(b.mask[r * T + i] == (b.ids[r * T + i] != 0)); /* pads are hidden */
       }
     }
     if (objective != TFP_DENOISE) CHECK(b.mask == NULL);
@@ -422,7 +459,8 @@ static void objectives_loader_batches(void) {
   tfp_loader_free(NULL);
   tfp_destroy(ctx);
 }
-/* A row is a function of its number: however the rows are cut into batches, whoever made it before. */
+/* A row is a function of its number: however the rows are cut into batches, whoever made it before.
+ */
 static void objectives_loader_rows_by_number(void) {
   tfp_ctx *ctx = tfp_create(NULL);
   static uint8_t special[VOCAB];
@@ -451,7 +489,8 @@ static void objectives_loader_rows_by_number(void) {
       }
       tfp_loader_free(l);
     }
-    CHECK(!memcmp(all[0], all[1], 48 * 2 * T * sizeof **all) && !memcmp(all[0], all[2], 48 * 2 * T * sizeof **all));
+    CHECK(!memcmp(all[0], all[1], 48 * 2 * T * sizeof **all) &&
+          !memcmp(all[0], all[2], 48 * 2 * T * sizeof **all));
     CHECK(memcmp(all[0], all[0] + 2 * T, 2 * T * sizeof **all) != 0); /* rows differ */
   }
   OK(ctx);
@@ -471,7 +510,8 @@ static void objectives_loader_epochs_differ(void) {
   windows = tfp_dataset_windows(d.data, raw);
   CHECK(tfp_loader_train(l, 0, 1, &b) == TFP_OK);
   memcpy(first, b.ids, sizeof first);
-  CHECK(tfp_loader_train(l, (uint64_t)windows, 1, &b) == TFP_OK && memcmp(first, b.ids, sizeof first));
+  CHECK(tfp_loader_train(l, (uint64_t)windows, 1, &b) == TFP_OK &&
+        memcmp(first, b.ids, sizeof first));
   d.seed++;
   tfp_loader_free(l);
   l = tfp_loader_create(ctx, &d);
@@ -517,10 +557,13 @@ static void objectives_loader_evaluation(void) {
       if (!window) memcpy(first, b.ids, sizeof first);
       window += n, rows += n;
     }
-    CHECK(rows == (500 - (objective == TFP_CLM) + raw - 1) / raw); /* 500 tokens, the last window padded */
-    CHECK(tfp_loader_eval(l, TFP_VALIDATION, 0, 1, &b) == 1 && !memcmp(first, b.ids, sizeof first)); /* the same noise again */
+    CHECK(rows ==
+          (500 - (objective == TFP_CLM) + raw - 1) / raw); /* 500 tokens, the last window padded */
+    CHECK(tfp_loader_eval(l, TFP_VALIDATION, 0, 1, &b) == 1 &&
+          !memcmp(first, b.ids, sizeof first)); /* the same noise again */
     CHECK(tfp_loader_eval(l, TFP_VALIDATION, rows - 1, ROWS, &b) == 1);
-    if (objective != TFP_CLM) CHECK(b.mask && b.mask[0] == 1 && b.mask[T - 1] == 0 && b.ids[T - 1] == 0);
+    if (objective != TFP_CLM)
+      CHECK(b.mask && b.mask[0] == 1 && b.mask[T - 1] == 0 && b.ids[T - 1] == 0);
     CHECK(b.labels[b.n_labels - 1] == TFP_IGNORE_INDEX);
     CHECK(tfp_loader_eval(l, TFP_VALIDATION, -1, 1, &b) == -1);
     FAILS(ctx, TFP_ERR_ARG, "window -1");
@@ -535,8 +578,14 @@ static void objectives_loader_errors(void) {
   tfp_loader_desc d;
   tfp_batch b;
   int k;
-  static const char *const words[] = {"length 3", "0 rows", "wants a mask token; this one is -1", "sentinels; the tokenizer has 1",
-                                      "wants start, end and mask tokens", "wants start, end and mask tokens", "objective 9 is unknown", "length 32"};
+  static const char *const words[] = {"length 3",
+                                      "0 rows",
+                                      "wants a mask token; this one is -1",
+                                      "sentinels; the tokenizer has 1",
+                                      "wants start, end and mask tokens",
+                                      "wants start, end and mask tokens",
+                                      "objective 9 is unknown",
+                                      "length 32"};
   for (k = 0; k < 8; k++) {
     loader_desc(&d, data, k == 3 ? TFP_SPAN : k == 4 || k == 5 ? TFP_DENOISE : TFP_MLM, special);
     if (k == 0) d.T = 3;
@@ -554,7 +603,8 @@ static void objectives_loader_errors(void) {
   d.T = 4502; /* 4500 tokens of text and two specials: one token too many */
   CHECK(!tfp_loader_create(ctx, &d));
   FAILS(ctx, TFP_ERR_DATA, "has 4500 tokens; one example of length 4502 wants 4501");
-  CHECK(tfp_loader_train(NULL, 0, 1, &b) == TFP_ERR_ARG && tfp_loader_eval(NULL, TFP_TRAIN, 0, 1, &b) == -1);
+  CHECK(tfp_loader_train(NULL, 0, 1, &b) == TFP_ERR_ARG &&
+        tfp_loader_eval(NULL, TFP_TRAIN, 0, 1, &b) == -1);
   tfp_destroy(ctx);
 }
 

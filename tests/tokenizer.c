@@ -33,26 +33,30 @@ static void copy_file(const char *from, const char *to) {
   free(p);
 }
 /* The ids of a text are these; what they are is printed if not. */
-static void ids_are(tfp_tokenizer *tok, const char *text, int64_t bytes, int flags, const int32_t *want, int64_t n, int line) {
+static void ids_are(tfp_tokenizer *tok, const char *text, int64_t bytes, int flags,
+                    const int32_t *want, int64_t n, int line) {
   int32_t ids[1024];
   char message[2048];
   int at, i;
   const int64_t got = tfp_encode(tok, text, bytes, flags, ids, 1024);
   if (got == n && !memcmp(ids, want, (size_t)n * sizeof *ids)) return;
   at = snprintf(message, sizeof message, "'%.40s' gives", text);
-  for (i = 0; i < got && i < 40; i++) at += snprintf(message + at, sizeof message - (size_t)at, " %d", (int)ids[i]);
-  snprintf(message + at, sizeof message - (size_t)at, " and not %d ids %d ...", (int)n, n ? (int)want[0] : -1);
+  for (i = 0; i < got && i < 40; i++)
+    at += snprintf(message + at, sizeof message - (size_t)at, " %d", (int)ids[i]);
+  snprintf(message + at, sizeof message - (size_t)at, " and not %d ids %d ...", (int)n,
+           n ? (int)want[0] : -1);
   test_check(0, message, __FILE__, line);
 }
-#define IDS(tok, text, flags, ...)                                                          \
-  do {                                                                                      \
-    static const int32_t ids_[] = {__VA_ARGS__};                                            \
-    ids_are(tok, text, (int64_t)strlen(text), flags, ids_, (int64_t)(sizeof ids_ / sizeof *ids_), __LINE__); \
+#define IDS(tok, text, flags, ...)                                                                 \
+  do {                                                                                             \
+    static const int32_t ids_[] = {__VA_ARGS__};                                                   \
+    ids_are(tok, text, (int64_t)strlen(text), flags, ids_, (int64_t)(sizeof ids_ / sizeof *ids_),  \
+            __LINE__);                                                                             \
   } while (0)
 
-static const char corpus[] =
-  "low lower lowest newer newest wider\nthe the there then they're we'll\n  hug pug hugs 12 1234 12\n\n"
-  "na\xC3\xAFve na\xC3\xAFve caf\xC3\xA9 caf\xC3\xA9\n";
+static const char corpus[] = "low lower lowest newer newest wider\nthe the there then they're "
+                             "we'll\n  hug pug hugs 12 1234 12\n\n"
+                             "na\xC3\xAFve na\xC3\xAFve caf\xC3\xA9 caf\xC3\xA9\n";
 static tfp_tokenizer *small_bpe(tfp_ctx *ctx, tfp_special_style style, int64_t vocab) {
   const char *path;
   put_text(test_path("corpus.txt"), corpus);
@@ -62,11 +66,13 @@ static tfp_tokenizer *small_bpe(tfp_ctx *ctx, tfp_special_style style, int64_t v
 
 /* ---- specials ---- */
 
-static int specials_are(tfp_special_ids s, int bos, int eos, int pad, int unk, int cls, int sep, int mask) {
+static int specials_are(tfp_special_ids s, int bos, int eos, int pad, int unk, int cls, int sep,
+                        int mask) {
   char text[256];
-  const int same = s.bos == bos && s.eos == eos && s.pad == pad && s.unk == unk && s.cls == cls && s.sep == sep && s.mask == mask;
-  snprintf(text, sizeof text, "specials are bos %d eos %d pad %d unk %d cls %d sep %d mask %d", (int)s.bos, (int)s.eos, (int)s.pad,
-           (int)s.unk, (int)s.cls, (int)s.sep, (int)s.mask);
+  const int same = s.bos == bos && s.eos == eos && s.pad == pad && s.unk == unk && s.cls == cls &&
+                   s.sep == sep && s.mask == mask;
+  snprintf(text, sizeof text, "specials are bos %d eos %d pad %d unk %d cls %d sep %d mask %d",
+           (int)s.bos, (int)s.eos, (int)s.pad, (int)s.unk, (int)s.cls, (int)s.sep, (int)s.mask);
   test_check(same, text, __FILE__, __LINE__);
   return same;
 }
@@ -101,10 +107,13 @@ static void tokenizer_specials_of_bytes(void) {
   CHECK(tfp_vocab_size(t) == 359);
   specials_are(s, -1, 257, 256, 258, -1, -1, -1);
   CHECK(s.sentinel0 == 358 && s.sentinels == 100 && s.sentinel_step == -1);
-  CHECK(!strcmp(tfp_token_text(t, 358), "<extra_id_0>") && !strcmp(tfp_token_text(t, 259), "<extra_id_99>"));
+  CHECK(!strcmp(tfp_token_text(t, 358), "<extra_id_0>") &&
+        !strcmp(tfp_token_text(t, 259), "<extra_id_99>"));
   IDS(t, "hi", TFP_ADD_SPECIAL, 104, 105, 257);
-  CHECK(tfp_token_is_special(t, 256) && tfp_token_is_special(t, 300) && !tfp_token_is_special(t, 97));
-  CHECK(!tfp_token_is_special(t, -1) && !tfp_token_is_special(t, 359) && !tfp_token_text(t, 359) && !tfp_token_text(t, -1));
+  CHECK(tfp_token_is_special(t, 256) && tfp_token_is_special(t, 300) &&
+        !tfp_token_is_special(t, 97));
+  CHECK(!tfp_token_is_special(t, -1) && !tfp_token_is_special(t, 359) && !tfp_token_text(t, 359) &&
+        !tfp_token_text(t, -1));
   CHECK(!tfp_tokenizer_bytes(ctx, TFP_SPECIALS_COUNT));
   FAILS(ctx, TFP_ERR_ARG, "style");
   specials_are(tfp_tokenizer_specials(NULL), -1, -1, -1, -1, -1, -1, -1);
@@ -123,10 +132,12 @@ static void tokenizer_specials_of_bpe(void) {
   IDS(t, "!", TFP_ADD_SPECIAL, 0, 5, 2);
   IDS(t, "!<mask>!", TFP_PARSE_SPECIAL, 5, 4, 5);
   t = small_bpe(ctx, TFP_SPECIALS_GPT2, 270);
-  CHECK(tfp_vocab_size(t) == 270 && tfp_token_id(t, "<|endoftext|>") == 269 && tfp_token_id(t, "!") == 0);
+  CHECK(tfp_vocab_size(t) == 270 && tfp_token_id(t, "<|endoftext|>") == 269 &&
+        tfp_token_id(t, "!") == 0);
   t = small_bpe(ctx, TFP_SPECIALS_T5, 400);
   s = tfp_tokenizer_specials(t);
-  CHECK(tfp_token_id(t, "<pad>") == 0 && tfp_token_id(t, "</s>") == 1 && tfp_token_id(t, "<unk>") == 2);
+  CHECK(tfp_token_id(t, "<pad>") == 0 && tfp_token_id(t, "</s>") == 1 &&
+        tfp_token_id(t, "<unk>") == 2);
   CHECK(s.sentinels == 100 && s.sentinel0 == tfp_vocab_size(t) - 1);
   tfp_destroy(ctx);
 }
@@ -146,7 +157,9 @@ static void tokenizer_pairs(void) {
 
 /* Bytes of a mixed kind: words, signs, digits, all of Latin-1, pieces of UTF-8. */
 static void mixed_bytes(char *out, int64_t n, uint64_t stream) {
-  static const char *const parts[] = {" the", "'s", "  ", "\n", "\xC3\xA9", "\xF0\x9F\x98\x80", "12", "\xE4\xBD\xA0", "!!", "\t", " hug"};
+  static const char *const parts[] = {
+      " the", "'s",           "  ", "\n", "\xC3\xA9", "\xF0\x9F\x98\x80",
+      "12",   "\xE4\xBD\xA0", "!!", "\t", " hug"};
   int64_t i = 0;
   uint64_t k = 0;
   while (i < n) {
@@ -168,7 +181,8 @@ static void round_trip(tfp_tokenizer *t, int64_t n, uint64_t stream) {
   CHECK(count >= 0 && count <= n);
   CHECK(tfp_encode(t, text, n, 0, NULL, 0) == count);
   CHECK(tfp_decode(t, ids, count, 0, NULL, 0) == n);
-  CHECK(tfp_decode(t, ids, count, 0, back, ROOM + 1) == n && !memcmp(text, back, (size_t)n) && back[n] == 0);
+  CHECK(tfp_decode(t, ids, count, 0, back, ROOM + 1) == n && !memcmp(text, back, (size_t)n) &&
+        back[n] == 0);
 }
 static void tokenizer_decodes_what_it_encodes(void) {
   tfp_ctx *ctx = tfp_create(NULL);
@@ -194,9 +208,11 @@ static void tokenizer_decode_flags(void) {
   int64_t n;
   CHECK(tfp_decode(t, ids, 7, 0, out, 64) == 20 && !strcmp(out, "[CLS]h\xC3\xA9\xE9[MASK][SEP]"));
   CHECK(tfp_decode(t, ids, 7, TFP_SKIP_SPECIAL, out, 64) == 4 && !strcmp(out, "h\xC3\xA9\xE9"));
-  CHECK(tfp_decode(t, ids, 7, TFP_SKIP_SPECIAL | TFP_REPLACE_INVALID, out, 64) == 6 && !strcmp(out, "h\xC3\xA9\xEF\xBF\xBD"));
+  CHECK(tfp_decode(t, ids, 7, TFP_SKIP_SPECIAL | TFP_REPLACE_INVALID, out, 64) == 6 &&
+        !strcmp(out, "h\xC3\xA9\xEF\xBF\xBD"));
   memset(out, 'x', sizeof out);
-  CHECK(tfp_decode(t, ids, 7, TFP_SKIP_SPECIAL, out, 2) == 4 && out[0] == 'h' && out[2] == 'x'); /* room for two */
+  CHECK(tfp_decode(t, ids, 7, TFP_SKIP_SPECIAL, out, 2) == 4 && out[0] == 'h' &&
+        out[2] == 'x'); /* room for two */
   CHECK(tfp_decode(t, &bad, 1, 0, out, 64) == -1);
   FAILS(ctx, TFP_ERR_DATA, "id 261 at place 0");
   bad = -1;
@@ -209,7 +225,10 @@ static void tokenizer_decode_flags(void) {
 
 /* ---- streams ---- */
 
-typedef struct sink { int32_t ids[ROOM]; int64_t n, most; } sink;
+typedef struct sink {
+  int32_t ids[ROOM];
+  int64_t n, most;
+} sink;
 static tfp_status to_sink(void *user, const int32_t *ids, int64_t n) {
   sink *s = (sink *)user;
   if (s->n + n > s->most) return TFP_ERR_STOPPED;
@@ -228,14 +247,16 @@ static void stream_equals_whole(tfp_tokenizer *t, const char *text, int64_t n, i
   for (k = 0; e && k < 5; k++) { /* the encoder begins a new text each time */
     int64_t at;
     got.n = 0, got.most = ROOM;
-    for (at = 0; at < n; at += cuts[k]) CHECK(tfp_encoder_feed(e, text + at, n - at < cuts[k] ? n - at : cuts[k]) == TFP_OK);
+    for (at = 0; at < n; at += cuts[k])
+      CHECK(tfp_encoder_feed(e, text + at, n - at < cuts[k] ? n - at : cuts[k]) == TFP_OK);
     CHECK(tfp_encoder_end(e) == TFP_OK);
     CHECK(got.n == count && !memcmp(got.ids, want, (size_t)count * sizeof *want));
   }
   tfp_encoder_free(e);
 }
 static void tokenizer_streams(void) {
-  static const char *const hard[] = {"", " ", "it's they'll  we", "a   \n  b  ", "\xC3", "x\xF0\x9F\x98", "<mask> a<mask>b <ma"};
+  static const char *const hard[] = {
+      "", " ", "it's they'll  we", "a   \n  b  ", "\xC3", "x\xF0\x9F\x98", "<mask> a<mask>b <ma"};
   static char text[20000];
   tfp_ctx *ctx = tfp_create(NULL);
   tfp_tokenizer *t[2];
@@ -244,8 +265,10 @@ static void tokenizer_streams(void) {
   t[0] = tfp_tokenizer_bytes(ctx, TFP_SPECIALS_ROBERTA);
   t[1] = small_bpe(ctx, TFP_SPECIALS_ROBERTA, 285);
   for (i = 0; i < 2; i++) {
-    for (k = 0; k < 7; k++) stream_equals_whole(t[i], hard[k], (int64_t)strlen(hard[k]), k % 2 ? TFP_ADD_SPECIAL : 0);
-    stream_equals_whole(t[i], hard[6], (int64_t)strlen(hard[6]), TFP_PARSE_SPECIAL | TFP_ADD_SPECIAL);
+    for (k = 0; k < 7; k++)
+      stream_equals_whole(t[i], hard[k], (int64_t)strlen(hard[k]), k % 2 ? TFP_ADD_SPECIAL : 0);
+    stream_equals_whole(t[i], hard[6], (int64_t)strlen(hard[6]),
+                        TFP_PARSE_SPECIAL | TFP_ADD_SPECIAL);
     for (k = 0; k < 4; k++) {
       mixed_bytes(text, (int64_t)sizeof text, 100 + (uint64_t)k);
       stream_equals_whole(t[i], text, k ? 3000 : (int64_t)sizeof text, TFP_ADD_SPECIAL);
@@ -283,21 +306,31 @@ static void tokenizer_characters(void) {
   static sink got;
   tfp_encoder *e;
   test_dir();
-  put_text(test_path("c.txt"), "b\xC3\xA9" "a\n\xF0\x9F\x98\x80" "a");
+  put_text(test_path("c.txt"), "b\xC3\xA9"
+                               "a\n\xF0\x9F\x98\x80"
+                               "a");
   path = test_path("c.txt");
   t = tfp_tokenizer_chars(ctx, &path, 1, TFP_SPECIALS_NONE);
   OK(ctx);
   CHECK(tfp_vocab_size(t) == 5); /* \n a b é 😀, in this order */
   IDS(t, "ab\xC3\xA9\xF0\x9F\x98\x80\n", 0, 1, 2, 3, 4, 0);
-  CHECK(tfp_encode(t, "ab\xC3\xA9", 4, 0, ids, 16) == 3 && tfp_decode(t, ids, 3, 0, out, 64) == 4 && !strcmp(out, "ab\xC3\xA9"));
+  CHECK(tfp_encode(t, "ab\xC3\xA9", 4, 0, ids, 16) == 3 && tfp_decode(t, ids, 3, 0, out, 64) == 4 &&
+        !strcmp(out, "ab\xC3\xA9"));
   CHECK(tfp_encode(t, "abz", 3, 0, ids, 16) == -1);
   FAILS(ctx, TFP_ERR_DATA, "'z' (code point 122) at byte 2");
   CHECK(tfp_encode(t, "ab\xFF", 3, 0, ids, 16) == -1);
   FAILS(ctx, TFP_ERR_DATA, "not UTF-8 at byte 2");
   e = tfp_encoder_new(t, 0, to_sink, &got);
   got.n = 0, got.most = ROOM;
-  CHECK(tfp_encoder_feed(e, "abab\xC3", 5) == TFP_OK && tfp_encoder_feed(e, "\xA9" "ab", 3) == TFP_OK);
-  CHECK(tfp_encoder_feed(e, "\xC3" "a", 2) != TFP_OK || tfp_encoder_end(e) != TFP_OK);
+  CHECK(tfp_encoder_feed(e, "abab\xC3", 5) == TFP_OK && tfp_encoder_feed(e,
+                                                                         "\xA9"
+                                                                         "ab",
+                                                                         3) == TFP_OK);
+  CHECK(tfp_encoder_feed(e,
+                         "\xC3"
+                         "a",
+                         2) != TFP_OK ||
+        tfp_encoder_end(e) != TFP_OK);
   FAILS(ctx, TFP_ERR_DATA, "byte 8");
   t = tfp_tokenizer_chars(ctx, &path, 1, TFP_SPECIALS_BERT);
   CHECK(tfp_vocab_size(t) == 10 && tfp_tokenizer_specials(t).unk == 6);
@@ -318,10 +351,35 @@ static void tokenizer_characters(void) {
 /* ---- training ---- */
 
 /* What BpeTrainer of tokenizers 0.23 learns from the corpus above, in its order. */
-static const char *const merges[] = {
-  "he", "the", "we", "\xC4\xA0the", "12", "lo", "ug", "\xC4\xA0n", "\xC4\xA0" "12", "af", "a\xC3\x83", "caf", "ewe", "hug", "re",
-  "st", "ve", "\xC2\xAFve", "\xC3\x83\xC2\xA9", "\xC4\xA0lo", "\xC4\xA0" "caf", "\xC4\xA0hug", "\xC4\xA0newe", "a\xC3\x83\xC2\xAFve",
-  "\xC4\xA0lowe", "\xC4\xA0" "caf\xC3\x83\xC2\xA9"};
+static const char *const merges[] = {"he",
+                                     "the",
+                                     "we",
+                                     "\xC4\xA0the",
+                                     "12",
+                                     "lo",
+                                     "ug",
+                                     "\xC4\xA0n",
+                                     "\xC4\xA0"
+                                     "12",
+                                     "af",
+                                     "a\xC3\x83",
+                                     "caf",
+                                     "ewe",
+                                     "hug",
+                                     "re",
+                                     "st",
+                                     "ve",
+                                     "\xC2\xAFve",
+                                     "\xC3\x83\xC2\xA9",
+                                     "\xC4\xA0lo",
+                                     "\xC4\xA0"
+                                     "caf",
+                                     "\xC4\xA0hug",
+                                     "\xC4\xA0newe",
+                                     "a\xC3\x83\xC2\xAFve",
+                                     "\xC4\xA0lowe",
+                                     "\xC4\xA0"
+                                     "caf\xC3\x83\xC2\xA9"};
 static void tokenizer_training_merges(void) {
   const int count = (int)(sizeof merges / sizeof *merges);
   tfp_ctx *ctx = tfp_create(NULL);
@@ -333,7 +391,8 @@ static void tokenizer_training_merges(void) {
   t = small_bpe(ctx, TFP_SPECIALS_NONE, 290);
   OK(ctx);
   CHECK(tfp_vocab_size(t) == 256 + count); /* fewer than asked for: the text has no more */
-  for (i = 0; i < count; i++) test_check(tfp_token_id(t, merges[i]) == 256 + i, merges[i], __FILE__, __LINE__);
+  for (i = 0; i < count; i++)
+    test_check(tfp_token_id(t, merges[i]) == 256 + i, merges[i], __FILE__, __LINE__);
   IDS(t, "the lowest newer hugs", 0, 257, 280, 271, 278, 81, 277, 82);
   IDS(t, "they're 12 1234 caf\xC3\xA9", 0, 257, 88, 6, 270, 264, 264, 18, 19, 281);
   IDS(t, "na\xC3\xAFve wider\n", 0, 77, 279, 220, 86, 72, 67, 68, 81, 198);
@@ -342,21 +401,26 @@ static void tokenizer_training_merges(void) {
   CHECK(tfp_vocab_size(t) == 256);
   CHECK(!small_bpe(ctx, TFP_SPECIALS_BERT, 260)); /* no room for bytes and specials */
   FAILS(ctx, TFP_ERR_ARG, "vocab_size 260 is not in 261");
-  put_text(test_path("b.txt"), "aaaa aaaa abab abab zz zz \xC3\xA9 \xC3\xA9\naaaa aaaa abab abab zz zz \xC3\xA9 \xC3\xA9\n");
+  put_text(
+      test_path("b.txt"),
+      "aaaa aaaa abab abab zz zz \xC3\xA9 \xC3\xA9\naaaa aaaa abab abab zz zz \xC3\xA9 \xC3\xA9\n");
   path = test_path("b.txt");
   memset(&o, 0, sizeof o);
   o.min_frequency = 1;
   t = tfp_tokenizer_train_bpe(ctx, &path, 1, 290, TFP_SPECIALS_NONE, &o);
-  CHECK(tfp_vocab_size(t) == 266 && tfp_token_id(t, "aa") == 256 && tfp_token_id(t, "ab") == 257 && tfp_token_id(t, "zz") == 258);
-  CHECK(tfp_token_id(t, "\xC3\x83\xC2\xA9") == 259 && tfp_token_id(t, "\xC4\xA0" "aaaa") == 265);
+  CHECK(tfp_vocab_size(t) == 266 && tfp_token_id(t, "aa") == 256 && tfp_token_id(t, "ab") == 257 &&
+        tfp_token_id(t, "zz") == 258);
+  CHECK(tfp_token_id(t, "\xC3\x83\xC2\xA9") == 259 && tfp_token_id(t, "\xC4\xA0"
+                                                                      "aaaa") == 265);
   tfp_destroy(ctx);
 }
-/* A published trainer's result: the same tokens (its ties go to the larger pair, ours to the smaller
- * ids, so the order may differ where pairs are equally common). */
+/* A published trainer's result: the same tokens (its ties go to the larger pair, ours to the
+ * smaller ids, so the order may differ where pairs are equally common). */
 static void tokenizer_training_large(void) {
   const char *path = test_shared("data/tokenizers/cs336-bpe-training/corpus.en");
   char *list = NULL, *line, *rest;
-  const char *merge_file = test_shared("data/tokenizers/cs336-bpe-training/train-bpe-reference-merges.txt");
+  const char *merge_file =
+      test_shared("data/tokenizers/cs336-bpe-training/train-bpe-reference-merges.txt");
   tfp_ctx *ctx;
   tfp_tokenizer *t;
   int total = 0, found = 0;
@@ -382,15 +446,24 @@ static void tokenizer_training_large(void) {
 
 /* ---- words: GPT-2's rule ---- */
 
-/* Every word of the samples becomes one token when they are the corpus and pairs seen once merge. */
+/* Every word of the samples becomes one token when they are the corpus and pairs seen once merge.
+ */
 static void tokenizer_words_of_gpt2(void) {
-  static const struct { const char *text, *words; } cases[] = {
-    {"it's they'll I'VE we'd", "it|'s| they|'ll| I|'|VE| we|'d"}, {"a  b   c ", "a| | b|  | c| "},
-    {"12 34ab5", "12| 34|ab|5"}, {"x\n\ny \n z\t\tq", "x|\n|\n|y| \n| z|\t|\t|q"},
-    {"h\xC3\xA9llo \xE4\xBD\xA0\xE5\xA5\xBD!! ...", "h\xC3\xA9llo| \xE4\xBD\xA0\xE5\xA5\xBD|!!| ..."},
-    {"\xC2\xBD\xC2\xB2 \xE2\x91\xA0x", "\xC2\xBD\xC2\xB2| \xE2\x91\xA0|x"}, {"don't'''s", "don|'t|'''|s"},
-    {"a\xC2\xA0\xE2\x80\x83" "b", "a|\xC2\xA0|\xE2\x80\x83|b"},
-    {"e\xCC\x81 \xF0\x9F\x98\x80\xF0\x9F\x98\x80 ok", "e|\xCC\x81| \xF0\x9F\x98\x80\xF0\x9F\x98\x80| ok"}};
+  static const struct {
+    const char *text, *words;
+  } cases[] = {{"it's they'll I'VE we'd", "it|'s| they|'ll| I|'|VE| we|'d"},
+               {"a  b   c ", "a| | b|  | c| "},
+               {"12 34ab5", "12| 34|ab|5"},
+               {"x\n\ny \n z\t\tq", "x|\n|\n|y| \n| z|\t|\t|q"},
+               {"h\xC3\xA9llo \xE4\xBD\xA0\xE5\xA5\xBD!! ...",
+                "h\xC3\xA9llo| \xE4\xBD\xA0\xE5\xA5\xBD|!!| ..."},
+               {"\xC2\xBD\xC2\xB2 \xE2\x91\xA0x", "\xC2\xBD\xC2\xB2| \xE2\x91\xA0|x"},
+               {"don't'''s", "don|'t|'''|s"},
+               {"a\xC2\xA0\xE2\x80\x83"
+                "b",
+                "a|\xC2\xA0|\xE2\x80\x83|b"},
+               {"e\xCC\x81 \xF0\x9F\x98\x80\xF0\x9F\x98\x80 ok",
+                "e|\xCC\x81| \xF0\x9F\x98\x80\xF0\x9F\x98\x80| ok"}};
   const size_t count = sizeof cases / sizeof *cases;
   tfp_ctx *ctx = tfp_create(NULL);
   tfp_tokenizer *t;
@@ -416,7 +489,9 @@ static void tokenizer_words_of_gpt2(void) {
       strncat(strcat(text, k ? "|" : ""), p, (size_t)bytes);
     }
     strcat(text, "\n");
-    test_check(!strncmp(text, cases[i].words, strlen(cases[i].words)) && text[strlen(cases[i].words)] == '\n', text, __FILE__, __LINE__);
+    test_check(!strncmp(text, cases[i].words, strlen(cases[i].words)) &&
+                   text[strlen(cases[i].words)] == '\n',
+               text, __FILE__, __LINE__);
   }
   tfp_destroy(ctx);
 }
@@ -443,7 +518,8 @@ static void same_after_saving(tfp_ctx *ctx, tfp_tokenizer *t, const char *text, 
     CHECK(tfp_token_is_special(t, (int32_t)i) == tfp_token_is_special(u, (int32_t)i));
   }
   count = tfp_encode(t, text, n, TFP_ADD_SPECIAL | TFP_PARSE_SPECIAL, a, ROOM);
-  CHECK(count >= 0 && tfp_encode(u, text, n, TFP_ADD_SPECIAL | TFP_PARSE_SPECIAL, b, ROOM) == count);
+  CHECK(count >= 0 &&
+        tfp_encode(u, text, n, TFP_ADD_SPECIAL | TFP_PARSE_SPECIAL, b, ROOM) == count);
   CHECK(!memcmp(a, b, (size_t)count * sizeof *a));
   tfp_tokenizer_free(u);
 }
@@ -465,56 +541,72 @@ static void tokenizer_save_and_load(void) {
     t[2] = small_bpe(ctx, (tfp_special_style)style, style == TFP_SPECIALS_T5 ? 380 : 280);
     OK(ctx);
     for (i = 0; i < 3; i++) {
-      if (i == 1) same_after_saving(ctx, t[i], chars, (int64_t)strlen(chars));
-      else same_after_saving(ctx, t[i], text, (int64_t)sizeof text);
+      if (i == 1)
+        same_after_saving(ctx, t[i], chars, (int64_t)strlen(chars));
+      else
+        same_after_saving(ctx, t[i], text, (int64_t)sizeof text);
       seen[n++] = tfp_tokenizer_hash(t[i]);
     }
   }
-  for (i = 0; i < n * n; i++) CHECK(i / n == i % n || seen[i / n] != seen[i % n]); /* each hash once */
+  for (i = 0; i < n * n; i++)
+    CHECK(i / n == i % n || seen[i / n] != seen[i % n]); /* each hash once */
   tfp_destroy(ctx);
 }
 
 static const char json_head[] = "{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,";
-static const char json_model[] = "\"model\":{\"type\":\"BPE\",\"dropout\":null,\"unk_token\":null,\"continuing_subword_prefix\":null,"
-                                 "\"end_of_word_suffix\":null,\"fuse_unk\":false,\"byte_fallback\":false,";
-static const char json_rest[] = "\"added_tokens\":[],\"normalizer\":null,\"pre_tokenizer\":null,\"post_processor\":null,\"decoder\":null,";
+static const char json_model[] =
+    "\"model\":{\"type\":\"BPE\",\"dropout\":null,\"unk_token\":null,\"continuing_subword_prefix\":"
+    "null,"
+    "\"end_of_word_suffix\":null,\"fuse_unk\":false,\"byte_fallback\":false,";
+static const char json_rest[] = "\"added_tokens\":[],\"normalizer\":null,\"pre_tokenizer\":null,"
+                                "\"post_processor\":null,\"decoder\":null,";
 static const char json_vocab[] = "\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[\"a b\"]}}";
 
-static tfp_tokenizer *load_json(tfp_ctx *ctx, const char *a, const char *b, const char *c, const char *d) {
+static tfp_tokenizer *load_json(tfp_ctx *ctx, const char *a, const char *b, const char *c,
+                                const char *d) {
   char text[4096];
   snprintf(text, sizeof text, "%s%s%s%s", a, b, c, d);
   put_text(test_path("tokenizer.json"), text);
   return tfp_tokenizer_load(ctx, "build/tests/tmp-tokenizer_hostile_files");
 }
 static void tokenizer_hostile_files(void) {
-  static const struct { const char *rest, *model, *vocab; tfp_status status; const char *words; } cases[] = {
-    {NULL, "\"model\":{\"type\":\"WordLevel\",", NULL, TFP_ERR_UNSUPPORTED, "WordLevel"},
-    {"\"added_tokens\":7,", NULL, NULL, TFP_ERR_FORMAT, "added_tokens"},
-    {"\"added_tokens\":[{}],", NULL, NULL, TFP_ERR_FORMAT, ""},
-    {"\"added_tokens\":[{\"id\":-5,\"content\":\"x\"}],", NULL, NULL, TFP_ERR_FORMAT, ""},
-    {"\"added_tokens\":[{\"id\":99999999999,\"content\":\"x\"}],", NULL, NULL, TFP_ERR_FORMAT, ""},
-    {"\"added_tokens\":[{\"id\":1,\"content\":\"a\"}],", NULL, NULL, TFP_ERR_FORMAT, "'a'"},
-    {"\"normalizer\":{\"type\":\"Strange\"},", NULL, NULL, TFP_ERR_UNSUPPORTED, "Strange"},
-    {"\"pre_tokenizer\":{\"type\":\"Odd\"},", NULL, NULL, TFP_ERR_UNSUPPORTED, "Odd"},
-    {"\"post_processor\":{\"type\":\"Queer\"},", NULL, NULL, TFP_ERR_UNSUPPORTED, "Queer"},
-    {"\"decoder\":{\"type\":\"Rare\"},", NULL, NULL, TFP_ERR_UNSUPPORTED, "Rare"},
-    {"\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<q>\",\"type_id\":0}}],"
-     "\"pair\":[],\"special_tokens\":{}},", NULL, NULL, TFP_ERR_FORMAT, "<q>"},
-    {"\"post_processor\":{\"type\":\"RobertaProcessing\",\"sep\":[\"</s>\",70],\"cls\":[\"<s>\",71]},", NULL, NULL, TFP_ERR_FORMAT, "post_processor"},
-    {NULL, NULL, "\"vocab\":[],\"merges\":[]}}", TFP_ERR_FORMAT, "vocabulary"},
-    {NULL, NULL, "\"merges\":[]}}", TFP_ERR_FORMAT, "vocabulary"},
-    {NULL, NULL, "\"vocab\":{\"a\":0,\"b\":0},\"merges\":[]}}", TFP_ERR_FORMAT, "twice"},
-    {NULL, NULL, "\"vocab\":{\"a\":0,\"a\":1},\"merges\":[]}}", TFP_ERR_FORMAT, "twice"},
-    {NULL, NULL, "\"vocab\":{\"a\":-1},\"merges\":[]}}", TFP_ERR_FORMAT, "id"},
-    {NULL, NULL, "\"vocab\":{\"a\":\"0\"},\"merges\":[]}}", TFP_ERR_FORMAT, "id"},
-    {NULL, NULL, "\"vocab\":{\"a\":2147483647},\"merges\":[]}}", TFP_ERR_FORMAT, "id"},
-    {NULL, NULL, "\"vocab\":{\"a\":4000000000},\"merges\":[]}}", TFP_ERR_FORMAT, "id"},
-    {NULL, NULL, "\"vocab\":{\"a\":0},\"merges\":{}}}", TFP_ERR_FORMAT, "merges"},
-    {NULL, NULL, "\"vocab\":{\"a\":0},\"merges\":[\"a c\"]}}", TFP_ERR_FORMAT, "merge 0"},
-    {NULL, NULL, "\"vocab\":{\"a\":0,\"b\":1},\"merges\":[\"a b\"]}}", TFP_ERR_FORMAT, "merge 0"},
-    {NULL, NULL, "\"vocab\":{\"a\":0},\"merges\":[\"a\"]}}", TFP_ERR_FORMAT, "merge 0"},
-    {NULL, NULL, "\"vocab\":{\"a\":0},\"merges\":[[\"a\"]]}}", TFP_ERR_FORMAT, "merge 0"},
-    {NULL, NULL, "\"vocab\":{\"a\":0},\"merges\":[3]}}", TFP_ERR_FORMAT, "merge 0"}};
+  static const struct {
+    const char *rest, *model, *vocab;
+    tfp_status status;
+    const char *words;
+  } cases[] = {
+      {NULL, "\"model\":{\"type\":\"WordLevel\",", NULL, TFP_ERR_UNSUPPORTED, "WordLevel"},
+      {"\"added_tokens\":7,", NULL, NULL, TFP_ERR_FORMAT, "added_tokens"},
+      {"\"added_tokens\":[{}],", NULL, NULL, TFP_ERR_FORMAT, ""},
+      {"\"added_tokens\":[{\"id\":-5,\"content\":\"x\"}],", NULL, NULL, TFP_ERR_FORMAT, ""},
+      {"\"added_tokens\":[{\"id\":99999999999,\"content\":\"x\"}],", NULL, NULL, TFP_ERR_FORMAT,
+       ""},
+      {"\"added_tokens\":[{\"id\":1,\"content\":\"a\"}],", NULL, NULL, TFP_ERR_FORMAT, "'a'"},
+      {"\"normalizer\":{\"type\":\"Strange\"},", NULL, NULL, TFP_ERR_UNSUPPORTED, "Strange"},
+      {"\"pre_tokenizer\":{\"type\":\"Odd\"},", NULL, NULL, TFP_ERR_UNSUPPORTED, "Odd"},
+      {"\"post_processor\":{\"type\":\"Queer\"},", NULL, NULL, TFP_ERR_UNSUPPORTED, "Queer"},
+      {"\"decoder\":{\"type\":\"Rare\"},", NULL, NULL, TFP_ERR_UNSUPPORTED, "Rare"},
+      {"\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":"
+       "\"<q>\",\"type_id\":0}}],"
+       "\"pair\":[],\"special_tokens\":{}},",
+       NULL, NULL, TFP_ERR_FORMAT, "<q>"},
+      {"\"post_processor\":{\"type\":\"RobertaProcessing\",\"sep\":[\"</"
+       "s>\",70],\"cls\":[\"<s>\",71]},",
+       NULL, NULL, TFP_ERR_FORMAT, "post_processor"},
+      {NULL, NULL, "\"vocab\":[],\"merges\":[]}}", TFP_ERR_FORMAT, "vocabulary"},
+      {NULL, NULL, "\"merges\":[]}}", TFP_ERR_FORMAT, "vocabulary"},
+      {NULL, NULL, "\"vocab\":{\"a\":0,\"b\":0},\"merges\":[]}}", TFP_ERR_FORMAT, "twice"},
+      {NULL, NULL, "\"vocab\":{\"a\":0,\"a\":1},\"merges\":[]}}", TFP_ERR_FORMAT, "twice"},
+      {NULL, NULL, "\"vocab\":{\"a\":-1},\"merges\":[]}}", TFP_ERR_FORMAT, "id"},
+      {NULL, NULL, "\"vocab\":{\"a\":\"0\"},\"merges\":[]}}", TFP_ERR_FORMAT, "id"},
+      {NULL, NULL, "\"vocab\":{\"a\":2147483647},\"merges\":[]}}", TFP_ERR_FORMAT, "id"},
+      {NULL, NULL, "\"vocab\":{\"a\":4000000000},\"merges\":[]}}", TFP_ERR_FORMAT, "id"},
+      {NULL, NULL, "\"vocab\":{\"a\":0},\"merges\":{}}}", TFP_ERR_FORMAT, "merges"},
+      {NULL, NULL, "\"vocab\":{\"a\":0},\"merges\":[\"a c\"]}}", TFP_ERR_FORMAT, "merge 0"},
+      {NULL, NULL, "\"vocab\":{\"a\":0,\"b\":1},\"merges\":[\"a b\"]}}", TFP_ERR_FORMAT, "merge 0"},
+      {NULL, NULL, "\"vocab\":{\"a\":0},\"merges\":[\"a\"]}}", TFP_ERR_FORMAT, "merge 0"},
+      {NULL, NULL, "\"vocab\":{\"a\":0},\"merges\":[[\"a\"]]}}", TFP_ERR_FORMAT, "merge 0"},
+      {NULL, NULL, "\"vocab\":{\"a\":0},\"merges\":[3]}}", TFP_ERR_FORMAT, "merge 0"}};
   tfp_ctx *ctx = tfp_create(NULL);
   char whole[1024], text[1024];
   size_t i, n;
@@ -524,13 +616,16 @@ static void tokenizer_hostile_files(void) {
   OK(ctx);
   IDS(t, "abab", 0, 2, 2);
   for (i = 0; i < sizeof cases / sizeof *cases; i++) {
-    t = load_json(ctx, json_head, cases[i].rest ? cases[i].rest : json_rest, cases[i].model ? cases[i].model : json_model,
+    t = load_json(ctx, json_head, cases[i].rest ? cases[i].rest : json_rest,
+                  cases[i].model ? cases[i].model : json_model,
                   cases[i].vocab ? cases[i].vocab : json_vocab);
-    snprintf(text, sizeof text, "case %d: %s%s", (int)i, cases[i].rest ? cases[i].rest : "", cases[i].vocab ? cases[i].vocab : "");
+    snprintf(text, sizeof text, "case %d: %s%s", (int)i, cases[i].rest ? cases[i].rest : "",
+             cases[i].vocab ? cases[i].vocab : "");
     test_check(t == NULL, text, __FILE__, __LINE__);
     FAILS(ctx, cases[i].status, cases[i].words);
   }
-  n = (size_t)snprintf(whole, sizeof whole, "%s%s%s%s", json_head, json_rest, json_model, json_vocab);
+  n = (size_t)snprintf(whole, sizeof whole, "%s%s%s%s", json_head, json_rest, json_model,
+                       json_vocab);
   for (i = 0; i < n; i++) { /* cut anywhere */
     snprintf(text, sizeof text, "%.*s", (int)i, whole);
     CHECK(!load_json(ctx, text, "", "", ""));
@@ -551,7 +646,8 @@ static void tokenizer_hostile_files(void) {
 /* ---- the published vocabularies ---- */
 
 static tfp_tokenizer *published_gpt2(tfp_ctx *ctx) {
-  const char *a = test_shared("data/tokenizers/gpt2/encoder.json"), *b = test_shared("data/tokenizers/gpt2/vocab.bpe");
+  const char *a = test_shared("data/tokenizers/gpt2/encoder.json"),
+             *b = test_shared("data/tokenizers/gpt2/vocab.bpe");
   char dir[256];
   tfp_tokenizer *t;
   if (!a || !b) return NULL;
@@ -609,7 +705,8 @@ static void tokenizer_gpt2_vectors(void) {
     list = tfp_json_get(v, "token_ids");
     for (x = list ? list->child : NULL; x && n < 1024; x = x->next) want[n++] = (int32_t)x->integer;
     CHECK(n == 221);
-    ids_are(t, tfp_json_get_text(v, "text", ""), tfp_json_get(v, "text")->text_bytes, 0, want, n, __LINE__);
+    ids_are(t, tfp_json_get_text(v, "text", ""), tfp_json_get(v, "text")->text_bytes, 0, want, n,
+            __LINE__);
     tfp_json_free(v);
     check_vectors(t, test_shared("data/tokenizers/vectors/ggml-vocab-gpt-2.gguf.inp"),
                   test_shared("data/tokenizers/vectors/ggml-vocab-gpt-2.gguf.out"), 40);
@@ -626,7 +723,8 @@ static void tokenizer_roberta_vectors(void) {
     CHECK(tfp_vocab_size(t) == 50265);
     specials_are(tfp_tokenizer_specials(t), 0, 2, 1, 3, 0, 2, 50264);
     IDS(t, "Hello world", TFP_ADD_SPECIAL, 0, 31414, 232, 2);
-    IDS(t, "Hello <mask>!", TFP_PARSE_SPECIAL, 31414, 50264, 328); /* the mask takes the blank before it */
+    IDS(t, "Hello <mask>!", TFP_PARSE_SPECIAL, 31414, 50264,
+        328); /* the mask takes the blank before it */
     check_vectors(t, test_shared("data/tokenizers/vectors/ggml-vocab-roberta-bpe.gguf.inp"),
                   test_shared("data/tokenizers/vectors/ggml-vocab-roberta-bpe.gguf.out"), 40);
   }
@@ -645,7 +743,8 @@ static void tokenizer_gpt2_naughty(void) {
     CHECK(text && n > 20000 && n < ROOM);
     back = (char *)malloc((size_t)n + 1);
     count = tfp_encode(t, text, n, 0, ids, ROOM);
-    CHECK(count > 0 && tfp_decode(t, ids, count, 0, back, n + 1) == n && !memcmp(text, back, (size_t)n));
+    CHECK(count > 0 && tfp_decode(t, ids, count, 0, back, n + 1) == n &&
+          !memcmp(text, back, (size_t)n));
     stream_equals_whole(t, text, n, 0);
     free(text);
     free(back);
