@@ -1093,7 +1093,8 @@ TFP_API tfp_status tfp_gradcheck(tfp_ctx *ctx, tfp_tensor *(*fn)(tfp_ctx *ctx, v
  * Args     fn(ctx, user, x): ops only; its draws have coordinates, so both runs make the same
  * Returns  fn's result; NULL on error
  * Errors   whatever fn raises
- * Grad     x, and every parameter that fn reads; other tensors that want a gradient must not be read
+ * Grad     x, and every parameter that fn reads; other tensors that want a gradient must not be
+ *          read
  * Memory   keeps x and the result; the backward needs fn's intermediates once
  * Cost     one more forward of fn
  * Source   Chen, Xu, Zhang, Guestrin 2016 (arXiv:1604.06174)
@@ -17595,7 +17596,8 @@ static const tfpi_key tfpi_keys[] = {
     {TFPI_IN_BART, "init_std", TFPI_KEY_REAL, TFPI_FIELD(init_std)},
     {TFPI_IN_BART, "scale_embedding", TFPI_KEY_FLAG, TFPI_FIELD(scale_embedding)},
 };
-/* Other names that files have for a key; where both are there, the alias wins, as in the reference. */
+/* Other names that files have for a key; where both are there, the alias wins, as in the reference.
+ * */
 typedef struct tfpi_alias {
   int families;
   const char *alias, *key;

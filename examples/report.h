@@ -68,7 +68,7 @@ static void report_begin(FILE *f, const char *title, const char *lead) {
         "left;padding:6px 10px;border-bottom:1px solid var(--line)}th{color:var(--soft);font-weight:"
         "500}td.n,th.n{text-align:right}\n"
         ".k0{color:var(--c0)}.k1{color:var(--c1)}.k2{color:var(--c2)}\n"
-        ".boxes{margin:10px 0 16px;line-height:2.1}.boxes b{display:inline-block;width:9em;font-weight:"
+        ".boxes{margin:10px 0 16px;line-height:2.1}.boxes b{display:inline-block;width:10em;font-weight:"
         "600}.boxes span{border:1px solid var(--line);border-radius:5px;padding:2px 6px;margin:0 2px;"
         "background:var(--card);white-space:nowrap}.boxes .h{background:var(--ink);color:var(--page)}"
         ".boxes .a{background:var(--asked)}.boxes .z{color:var(--gray);border-style:dashed}\n"

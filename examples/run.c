@@ -303,6 +303,21 @@ static void configure(const kind *k, tfp_config *c) {
   c->bos = k->special.bos, c->eos = k->special.eos, c->pad = k->special.pad;
 }
 
+static tfp_mlm_options mlm_options(const kind *k) {
+  tfp_mlm_options o;
+  memset(&o, 0, sizeof o);
+  o.share = k->share, o.mask_id = k->special.mask;
+  o.vocab = tfp_vocab_size(k->tok), o.special = k->is_special;
+  return o;
+}
+static tfp_span_options span_options(const kind *k) {
+  tfp_span_options o;
+  memset(&o, 0, sizeof o);
+  o.density = k->share, o.end_id = k->special.eos;
+  o.sentinel0 = k->special.sentinel0, o.sentinel_step = k->special.sentinel_step;
+  return o;
+}
+
 static void pretrain(job *j, kind *k) {
   const double began = tfp_seconds();
   char what[64];
@@ -313,10 +328,7 @@ static void pretrain(job *j, kind *k) {
   memset(&t, 0, sizeof t);
   l.data = k->data, l.objective = k->goal, l.T = k->T, l.rows = k->rows, l.seed = j->seed;
   l.special = k->special, l.decoder_start = k->special.pad;
-  l.mlm.share = l.span.density = k->share;
-  l.mlm.mask_id = k->special.mask, l.mlm.vocab = tfp_vocab_size(k->tok), l.mlm.special = k->is_special;
-  l.span.sentinel0 = k->special.sentinel0, l.span.sentinel_step = k->special.sentinel_step;
-  l.span.end_id = k->special.eos;
+  l.mlm = mlm_options(k), l.span = span_options(k);
   tfp_loader *loader = tfp_loader_create(j->ctx, &l);
   configure(k, &c);
   k->model = tfp_model_create(j->ctx, &c, 1);
@@ -614,10 +626,8 @@ static void sample_encoder(job *j, kind *k, char *said) {
   for (int64_t i = 0; i < 3; i++) {
     int32_t text[LONG], ids[LONG], labels[LONG], work[LONG];
     tfp_filled filled[LONG];
-    tfp_mlm_options o;
-    memset(&o, 0, sizeof o);
-    o.share = 0.06, o.keep = -1, o.mask_id = k->special.mask, o.special = k->is_special;
-    o.vocab = tfp_vocab_size(k->tok);
+    tfp_mlm_options o = mlm_options(k);
+    o.share = 0.06, o.keep = -1; /* few, and masks alone */
     text[0] = k->special.bos;
     int64_t n = sample_text(j, k, i, text + 1, 60) + 1;
     text[n++] = k->special.eos;
@@ -644,14 +654,6 @@ static void sample_decoder(job *j, kind *k, char *said) {
     say(said, "  %s ...\n", text_of(k, ids, n, 0));
     say(said, "    ...%s\n", text_of(k, out, made > 0 ? made : 0, TFP_SKIP_SPECIAL));
   }
-}
-
-static tfp_span_options span_options(const kind *k) {
-  tfp_span_options o;
-  memset(&o, 0, sizeof o);
-  o.sentinel0 = k->special.sentinel0, o.sentinel_step = k->special.sentinel_step;
-  o.end_id = k->special.eos;
-  return o;
 }
 
 static void sample_seq2seq(job *j, kind *k, char *said) {
@@ -689,8 +691,7 @@ static void picture_masks(const job *j, const kind *k, report_boxes *reads, repo
   int32_t text[LONG], ids[LONG], labels[LONG], work[4 * LONG];
   int64_t n = k->goal == TFP_MLM, n_ids, n_labels;
   tfp_span_options o = span_options(k);
-  tfp_mlm_options m;
-  memset(&m, 0, sizeof m);
+  tfp_mlm_options m = mlm_options(k);
   memset(reads, 0, sizeof *reads);
   memset(asked, 0, sizeof *asked);
   snprintf(reads->label, sizeof reads->label, "%s reads", k->name);
@@ -698,7 +699,6 @@ static void picture_masks(const job *j, const kind *k, report_boxes *reads, repo
   text[0] = k->special.bos;
   n += picture_text(j, k, text + n);
   text[n++] = k->special.eos;
-  m.share = 0.2, m.mask_id = k->special.mask, m.vocab = tfp_vocab_size(k->tok), m.special = k->is_special;
   n_ids = n_labels = n;
   if (k->goal == TFP_MLM) tfp_mlm(text, n, &m, j->seed, 0, ids, labels, work);
   if (k->goal == TFP_CLM) n_ids = n_labels = n - 1, tfp_clm(text, n - 1, -1, 0, ids, labels, NULL, NULL);

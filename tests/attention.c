@@ -1,5 +1,5 @@
-/* attention.c -- the tiled op against attention spelled out with student ops: values and gradients, all
- * masks and position schemes, at every instruction level; T5's buckets, ALiBi's slopes. */
+/* attention.c -- the tiled op against attention spelled out with student ops: values and gradients,
+ * all masks and position schemes, at every instruction level; T5's buckets, ALiBi's slopes. */
 #include "test.h"
 
 static tfp_ctx *ctx;
@@ -43,15 +43,19 @@ static tfp_tensor *spelled(tfp_tensor **l) {
     int32_t *id = (int32_t *)malloc((size_t)(T * S) * sizeof *id);
     for (i = 0; i < T; i++)
       for (j = 0; j < S; j++)
-        id[i * S + j] = (int32_t)tfp_relative_bucket(j - (i + S - T), !(variant & CAUSAL), buckets, 32);
-    s = tfp_add(ctx, s, tfp_permute(ctx, tfp_embedding(ctx, l[3], tfp_from_ints(ctx, 2, shape + 2, id), -1), turn));
+        id[i * S + j] =
+            (int32_t)tfp_relative_bucket(j - (i + S - T), !(variant & CAUSAL), buckets, 32);
+    s = tfp_add(
+        ctx, s,
+        tfp_permute(ctx, tfp_embedding(ctx, l[3], tfp_from_ints(ctx, 2, shape + 2, id), -1), turn));
     free(id);
   }
   for (b = 0; b < ROWS; b++)
     for (head = 0; head < HEADS; head++) {
       int64_t seen = 0;
       for (j = 0; j < S; j++) {
-        slope[(b * HEADS + head) * S + j] = (float)(pow(2, -8.0 * (double)(head + 1) / HEADS) * (double)seen);
+        slope[(b * HEADS + head) * S + j] =
+            (float)(pow(2, -8.0 * (double)(head + 1) / HEADS) * (double)seen);
         seen += !(variant & MASK) || ((int32_t *)mask_of_keys->data)[b * S + j];
       }
       for (i = 0; i < T; i++)
@@ -59,7 +63,8 @@ static tfp_tensor *spelled(tfp_tensor **l) {
           r = ((b * HEADS + head) * T + i) * S + j;
           h[r] = (variant & CAUSAL) && j > i + S - T;
           if (variant & MASK) h[r] |= !((int32_t *)mask_of_keys->data)[b * S + j];
-          if (variant & DOCS) h[r] |= ((int32_t *)q_docs->data)[b * T + i] != ((int32_t *)k_docs->data)[b * S + j];
+          if (variant & DOCS)
+            h[r] |= ((int32_t *)q_docs->data)[b * T + i] != ((int32_t *)k_docs->data)[b * S + j];
         }
     }
   hidden = tfp_from_ints(ctx, 4, shape, h);
@@ -83,7 +88,8 @@ static void compare(void) {
   int pass, k, leaves = variant & BIAS ? 4 : 3;
   int32_t m[ROWS * 256], d[2][ROWS * 256];
   for (i = 0; i < ROWS * S; i++) m[i] = i % S < 3 || (i * 7 + i / S) % 5 > 1;
-  for (i = 0; i < S && S > 4; i++) m[S + i] = i > 1; /* with causality the first queries see nothing */
+  for (i = 0; i < S && S > 4; i++)
+    m[S + i] = i > 1; /* with causality the first queries see nothing */
   for (i = 0; i < ROWS * T; i++) d[0][i] = (int32_t)((i % T) * 3 / T + i / T);
   for (i = 0; i < ROWS * S; i++) d[1][i] = (int32_t)((i % S) * 3 / S + i / S);
   shape[0] = ROWS, shape[1] = S;
@@ -93,7 +99,8 @@ static void compare(void) {
   shape[2] = HEADS * D;
   l[0] = tfp_leaf(ctx, tfp_random(ctx, 3, shape, 1, 1));
   shape[1] = S;
-  l[1] = tfp_leaf(ctx, tfp_random(ctx, 3, shape, 1, 2)), l[2] = tfp_leaf(ctx, tfp_random(ctx, 3, shape, 1, 3));
+  l[1] = tfp_leaf(ctx, tfp_random(ctx, 3, shape, 1, 2)),
+  l[2] = tfp_leaf(ctx, tfp_random(ctx, 3, shape, 1, 3));
   l[3] = tfp_leaf(ctx, tfp_random(ctx, 2, (const int64_t[2]){32, HEADS}, 1, 4));
   for (pass = 0; pass < 2 && !tfp_error(ctx); pass++) {
     tfp_tensor *loss;
@@ -114,21 +121,37 @@ static void compare(void) {
         top = fmax(top, fabs(got[i]));
         if (!(fabs(got[i] - kept[k][i]) <= apart)) apart = fabs(got[i] - kept[k][i]);
       }
-      snprintf(what, sizeof what, "variant %d, T %d, S %d, D %d: gradient %d apart by %.3g of %.3g", variant, (int)T, (int)S,
-               (int)D, k, apart, top);
+      snprintf(what, sizeof what, "variant %d, T %d, S %d, D %d: gradient %d apart by %.3g of %.3g",
+               variant, (int)T, (int)S, (int)D, k, apart, top);
       test_check(apart <= 3e-5 * top, what, __FILE__, __LINE__);
       free(got);
       free(kept[k]);
     }
   }
-  snprintf(what, sizeof what, "variant %d, T %d, S %d, D %d: %.7g and %.7g", variant, (int)T, (int)S, (int)D, value[0], value[1]);
-  test_check(fabs(value[0] - value[1]) <= 3e-5 * fmax(10, fabs(value[1])), what, __FILE__, __LINE__);
+  snprintf(what, sizeof what, "variant %d, T %d, S %d, D %d: %.7g and %.7g", variant, (int)T,
+           (int)S, (int)D, value[0], value[1]);
+  test_check(fabs(value[0] - value[1]) <= 3e-5 * fmax(10, fabs(value[1])), what, __FILE__,
+             __LINE__);
   OK(ctx);
   tfp_step_reset(ctx);
 }
 static void every_variant(void) {
-  static const int variants[] = {0, CAUSAL, MASK, DOCS, BIAS, SLOPES, CAUSAL | MASK, CAUSAL | DOCS, CAUSAL | BIAS, CAUSAL | SLOPES,
-                                 CROSS, CROSS | MASK, CROSS | CAUSAL, CROSS | BIAS, MASK | SLOPES, MASK | DOCS | BIAS | CAUSAL,
+  static const int variants[] = {0,
+                                 CAUSAL,
+                                 MASK,
+                                 DOCS,
+                                 BIAS,
+                                 SLOPES,
+                                 CAUSAL | MASK,
+                                 CAUSAL | DOCS,
+                                 CAUSAL | BIAS,
+                                 CAUSAL | SLOPES,
+                                 CROSS,
+                                 CROSS | MASK,
+                                 CROSS | CAUSAL,
+                                 CROSS | BIAS,
+                                 MASK | SLOPES,
+                                 MASK | DOCS | BIAS | CAUSAL,
                                  CROSS | CAUSAL | SLOPES};
   static const int64_t sizes[4][2] = {{5, 4}, {33, 8}, {64, 16}, {150, 20}};
   int i, z;
@@ -153,11 +176,13 @@ static void attention_avx2(void) { at_level(TFP_LEVEL_AVX2); }
 static void attention_avx512(void) { at_level(TFP_LEVEL_AVX512); }
 
 static void buckets_of_the_reference(void) {
-  static const int to[14] = {8, 12, 16, 23, 32, 46, 64, 91}, from = 8; /* encoder: first distance of each bucket from 8 on */
+  static const int to[14] = {8, 12, 16, 23, 32, 46, 64, 91},
+                   from = 8; /* encoder: first distance of each bucket from 8 on */
   static const int decoder[16] = {16, 19, 21, 24, 27, 31, 35, 40, 46, 52, 59, 67, 77, 87, 99, 113};
   int64_t n;
   int i;
-  for (n = 0; n < 8; n++) CHECK(tfp_relative_bucket(-n, 1, 32, 128) == n && tfp_relative_bucket(-n, 0, 32, 128) == n);
+  for (n = 0; n < 8; n++)
+    CHECK(tfp_relative_bucket(-n, 1, 32, 128) == n && tfp_relative_bucket(-n, 0, 32, 128) == n);
   for (i = 0; i < 8; i++) {
     CHECK(tfp_relative_bucket(-to[i], 1, 32, 128) == from + i);
     CHECK(tfp_relative_bucket(-(to[i] - 1), 1, 32, 128) == from + i - 1);

@@ -81,13 +81,15 @@ static void first_error_stays(void) {
   CHECK(!c && tfp_error(ctx) == TFP_ERR_SHAPE);
   CHECK(strstr(tfp_error_message(ctx), "(2,3)") && strstr(tfp_error_message(ctx), "(4,5)"));
   CHECK(strstr(tfp_error_message(ctx), "left") != NULL);
-  CHECK(lines.count == 1 && strstr(lines.last, "TFP_ERR_SHAPE") && strstr(lines.last, tfp_error_message(ctx)));
+  CHECK(lines.count == 1 && strstr(lines.last, "TFP_ERR_SHAPE") &&
+        strstr(lines.last, tfp_error_message(ctx)));
   snprintf(first, sizeof first, "%s", tfp_error_message(ctx));
   CHECK(!tfp_zeros(ctx, 9, s23)); /* another error, and things that were fine before: all quiet */
   CHECK(!tfp_zeros(ctx, 2, s23));
   CHECK(!tfp_add(ctx, a, a));
   CHECK(tfp_read(ctx, a, NULL, 6) == TFP_ERR_SHAPE);
-  CHECK(tfp_write_file(ctx, "build", NULL, 5) == TFP_ERR_ARG); /* it says so, but the first one is kept */
+  CHECK(tfp_write_file(ctx, "build", NULL, 5) ==
+        TFP_ERR_ARG); /* it says so, but the first one is kept */
   CHECK(lines.count == 2 && strstr(lines.last, "TFP_ERR_ARG"));
   CHECK(tfp_error(ctx) == TFP_ERR_SHAPE && !strcmp(first, tfp_error_message(ctx)));
   tfp_clear_error(ctx);
@@ -201,9 +203,11 @@ static void philox(const uint32_t counter[4], const uint32_t key[2], uint32_t ou
 }
 static void philox_vectors(void) {
   static const uint32_t vectors[3][10] = {
-    {0, 0, 0, 0, 0, 0, 0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8},
-    {0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff, 0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd},
-    {0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344, 0xa4093822, 0x299f31d0, 0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}};
+      {0, 0, 0, 0, 0, 0, 0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8},
+      {0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff, 0x408f276d,
+       0x41c83b0e, 0xa20bc7c6, 0x6d5451fd},
+      {0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344, 0xa4093822, 0x299f31d0, 0xd16cfe09,
+       0x94fdcceb, 0x5001e420, 0x24126ea1}};
   uint32_t out[4], counter[4], key[2];
   int i, w;
   for (i = 0; i < 3; i++) {
@@ -211,8 +215,10 @@ static void philox_vectors(void) {
     CHECK(!memcmp(out, vectors[i] + 6, sizeof out));
   }
   for (w = 0; w < 4; w++) CHECK(tfp_random_bits(0, 0, (uint64_t)w) == vectors[0][6 + w]);
-  for (i = 0; i < 200; i++) { /* the library's counter is 62 bits wide, so not every vector can be asked of it */
-    const uint64_t r = 0x9E3779B97F4A7C15u * (uint64_t)(i + 1), seed = r ^ r >> 7, stream = r * r, block = r >> (2 + i % 40);
+  for (i = 0; i < 200;
+       i++) { /* the library's counter is 62 bits wide, so not every vector can be asked of it */
+    const uint64_t r = 0x9E3779B97F4A7C15u * (uint64_t)(i + 1), seed = r ^ r >> 7, stream = r * r,
+                   block = r >> (2 + i % 40);
     counter[0] = (uint32_t)block, counter[1] = (uint32_t)(block >> 32);
     counter[2] = (uint32_t)stream, counter[3] = (uint32_t)(stream >> 32);
     key[0] = (uint32_t)seed, key[1] = (uint32_t)(seed >> 32);
@@ -227,7 +233,8 @@ static void random_moments(void) {
   int64_t i;
   int bins[16] = {0};
   for (i = 0; i < N; i++) {
-    const double u = (double)tfp_random_uniform(5, 9, (uint64_t)i), z = (double)tfp_random_normal(5, 9, (uint64_t)i);
+    const double u = (double)tfp_random_uniform(5, 9, (uint64_t)i),
+                 z = (double)tfp_random_normal(5, 9, (uint64_t)i);
     CHECK(u >= 0 && u < 1);
     CHECK(fabs(z) < 6.8);
     bins[(int)(u * 16)]++;
@@ -246,7 +253,8 @@ static void random_moments(void) {
 }
 
 static void random_below(void) {
-  static const int64_t sizes[] = {1, 2, 3, 7, 10, 1000, (int64_t)1 << 31, ((int64_t)1 << 40) + 3, INT64_MAX};
+  static const int64_t sizes[] = {
+      1, 2, 3, 7, 10, 1000, (int64_t)1 << 31, ((int64_t)1 << 40) + 3, INT64_MAX};
   int counts[10] = {0};
   int64_t i;
   size_t s;
@@ -278,7 +286,8 @@ static void random_permuted(void) {
     }
   }
   CHECK(fixed < others / 20); /* it does move things */
-  for (i = 0, n = 0; i < 100; i++) n += tfp_random_permuted(1, 5, i, 1000) == tfp_random_permuted(1, 6, i, 1000);
+  for (i = 0, n = 0; i < 100; i++)
+    n += tfp_random_permuted(1, 5, i, 1000) == tfp_random_permuted(1, 6, i, 1000);
   CHECK(n < 10);
 }
 
@@ -345,7 +354,8 @@ static void many_small_regions(void) {
     tfp_destroy(ctx);
   }
   d.threads = 7;
-  for (k = 0; k < 50; k++) { /* a pool that is opened and closed at once, and one that never works */
+  for (k = 0; k < 50;
+       k++) { /* a pool that is opened and closed at once, and one that never works */
     tfp_ctx *ctx = tfp_create(&d);
     if (k % 2) some_ops(ctx, out[0], 256 * 64);
     OK(ctx);

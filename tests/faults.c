@@ -29,7 +29,8 @@ static tfp_trainer *trainer_of(tfp_model *m) {
   d.data = tfp_dataset_from_tokens(m->ctx, tokens, 600, 101, -1, 0.1);
   d.T = 16, d.rows = 4, d.special.eos = -1, d.special.pad = 0;
   memset(&t, 0, sizeof t);
-  t.lr = 1e-3, t.steps = 10, t.rows = 4, t.source = tfp_loader_source, t.source_user = tfp_loader_create(m->ctx, &d);
+  t.lr = 1e-3, t.steps = 10, t.rows = 4, t.source = tfp_loader_source,
+  t.source_user = tfp_loader_create(m->ctx, &d);
   return tfp_trainer_create(m, &t);
 }
 static void run_job(tfp_ctx *ctx, const char *file, const char *dir) {
@@ -88,12 +89,15 @@ static void every_allocation_fails(void) {
         memset(&d, 0, sizeof d);
         f.fail_at = n, f.once = once;
         d.threads = threads;
-        d.allocator.user = &f, d.allocator.alloc = failing_alloc, d.allocator.release = failing_release;
+        d.allocator.user = &f, d.allocator.alloc = failing_alloc,
+        d.allocator.release = failing_release;
         ctx = tfp_create(&d);
         if (ctx) run_job(ctx, file, dir);
         status = tfp_error(ctx);
-        if (f.calls >= n && !once) CHECK(status == TFP_ERR_NOMEM && strstr(tfp_error_message(ctx), "memory"));
-        if (f.calls >= n && once) CHECK(status == TFP_ERR_NOMEM || status == TFP_OK); /* smaller pieces may do */
+        if (f.calls >= n && !once)
+          CHECK(status == TFP_ERR_NOMEM && strstr(tfp_error_message(ctx), "memory"));
+        if (f.calls >= n && once)
+          CHECK(status == TFP_ERR_NOMEM || status == TFP_OK); /* smaller pieces may do */
         if (ctx && status) { /* what there is can still be used, and freed */
           tfp_clear_error(ctx);
           tfp_step_reset(ctx);
@@ -114,7 +118,9 @@ typedef struct door {
   int code;
 } door;
 typedef struct handle { FILE *f; int writing; } handle;
-static int door_trips(door *d, int reading) { return d->reading == reading && ++d->calls == d->fail_at ? d->code : 0; }
+static int door_trips(door *d, int reading) {
+  return d->reading == reading && ++d->calls == d->fail_at ? d->code : 0;
+}
 static int door_open(void *user, const char *path, int for_writing, void **file) {
   const int e = door_trips((door *)user, !for_writing);
   handle *h = (handle *)malloc(sizeof *h);
@@ -127,7 +133,8 @@ static int door_open(void *user, const char *path, int for_writing, void **file)
 }
 static int door_close(void *user, void *file) {
   handle *h = (handle *)file;
-  const int e = h->writing ? door_trips((door *)user, 0) : 0, bad = fclose(h->f); /* it is closed in any case */
+  const int e = h->writing ? door_trips((door *)user, 0) : 0,
+            bad = fclose(h->f); /* it is closed in any case */
   free(h);
   return e ? e : bad ? errno : 0;
 }
@@ -175,8 +182,10 @@ static tfp_ctx *context_with(door *d) {
   memset(&desc, 0, sizeof desc);
   desc.threads = 1;
   if (d) {
-    desc.io.user = d, desc.io.open = door_open, desc.io.close = door_close, desc.io.read_at = door_read_at;
-    desc.io.write = door_write, desc.io.sync = door_sync, desc.io.size = door_size, desc.io.replace = door_replace;
+    desc.io.user = d, desc.io.open = door_open, desc.io.close = door_close,
+    desc.io.read_at = door_read_at;
+    desc.io.write = door_write, desc.io.sync = door_sync, desc.io.size = door_size,
+    desc.io.replace = door_replace;
     desc.io.remove = door_remove, desc.io.mkdir = door_mkdir;
   }
   return tfp_create(&desc);
@@ -229,7 +238,8 @@ static void every_write_of_a_trainer_fails(void) {
   tfp_destroy(ctx);
 }
 
-static double weight_in(const char *dir) { /* a number of the model there, NaN if it cannot be loaded */
+static double weight_in(
+    const char *dir) { /* a number of the model there, NaN if it cannot be loaded */
   tfp_ctx *ctx = context_with(NULL);
   tfp_model *m = tfp_model_load(ctx, dir, 0);
   double x = NAN;
@@ -241,7 +251,8 @@ static double weight_in(const char *dir) { /* a number of the model there, NaN i
 static void every_write_of_a_model_fails(void) {
   const tfp_config c = config();
   char dir[300], path[400];
-  static const char *const halves[3] = {"config.json.tmp", "generation_config.json.tmp", "model.safetensors.tmp"};
+  static const char *const halves[3] = {"config.json.tmp", "generation_config.json.tmp",
+                                        "model.safetensors.tmp"};
   door d;
   tfp_ctx *ctx;
   tfp_model *m;
@@ -266,7 +277,8 @@ static void every_write_of_a_model_fails(void) {
       snprintf(path, sizeof path, "%s/%s", dir, halves[i]);
       CHECK(!there_is(path));
     }
-    CHECK(weight_in(dir) == before || weight_in(dir) == 42); /* files before the one that failed are new */
+    CHECK(weight_in(dir) == before ||
+          weight_in(dir) == 42); /* files before the one that failed are new */
   }
   CHECK(n >= 16 && n < 1000); /* three files of at least five calls */
   CHECK(d.calls < n); /* it succeeded because nothing failed */
@@ -395,13 +407,15 @@ static void damaged_trainer_is_refused(void) {
   tfp_write_file(ctx, part, data, bytes - 1);
   tfp_trainer_load(t, part, NULL, 0);
   FAILS(ctx, TFP_ERR_FORMAT, "part");
-  for (keep = 0; keep < 300; keep += 7) { /* a header with a wrong byte: refused, or harmless; never a crash */
+  for (keep = 0; keep < 300;
+       keep += 7) { /* a header with a wrong byte: refused, or harmless; never a crash */
     const char was = data[keep];
     data[keep] = (char)(was ^ 0x11);
     tfp_write_file(ctx, part, data, bytes);
     data[keep] = was;
     tfp_trainer_load(t, part, NULL, 0);
-    CHECK(tfp_error(ctx) == TFP_OK || tfp_error(ctx) == TFP_ERR_FORMAT || tfp_error(ctx) == TFP_ERR_ARG);
+    CHECK(tfp_error(ctx) == TFP_OK || tfp_error(ctx) == TFP_ERR_FORMAT ||
+          tfp_error(ctx) == TFP_ERR_ARG);
     tfp_clear_error(ctx);
   }
   tfp_trainer_load(t, file, NULL, 0);

@@ -31,7 +31,8 @@ static void last_logits(tfp_model *m, const int32_t *text, int64_t n, float *out
   OK(m->ctx);
   tfp_read(m->ctx, o.logits, out, VOCAB);
 }
-static int64_t begin(const tfp_model *m, int32_t *text) { /* what the decoder has before the first new token */
+static int64_t begin(const tfp_model *m,
+                     int32_t *text) { /* what the decoder has before the first new token */
   memcpy(text, prompt, sizeof prompt);
   if (m->config.arch != TFP_SEQ2SEQ) return 6;
   text[0] = m->config.decoder_start;
@@ -118,9 +119,11 @@ static void ends_and_stops(void) {
     memset(&l, 0, sizeof l);
     d.end_id = -1, d.on_token = listen, d.user = &l, l.stop_after = 9;
     n = tfp_generate(m, prompt, 6, &d, out, 30);
-    CHECK(n == 9 && l.calls == 9 && !memcmp(out, all, 9 * sizeof *out) && !memcmp(l.heard, all, 9 * sizeof *out));
+    CHECK(n == 9 && l.calls == 9 && !memcmp(out, all, 9 * sizeof *out) &&
+          !memcmp(l.heard, all, 9 * sizeof *out));
     d.on_token = NULL;
-    CHECK(tfp_generate(m, prompt, 6, &d, out, 4) == 4 && !memcmp(out, all, 4 * sizeof *out)); /* room for four */
+    CHECK(tfp_generate(m, prompt, 6, &d, out, 4) == 4 &&
+          !memcmp(out, all, 4 * sizeof *out)); /* room for four */
     CHECK(tfp_generate(m, prompt, 6, NULL, out, 30) <= 20);
     n = tfp_generate(m, prompt, 6, &d, out, 30); /* the same seed */
     CHECK(n == 25 && !memcmp(out, all, 25 * sizeof *out));
@@ -192,7 +195,8 @@ static void sampling_sets(void) {
   for (i = 0; i < FEW; i++) CHECK(abs(counts[i] - (int)(1000 * p[i] + 0.5)) <= 1);
   d.temperature = 0.5; /* squares the odds */
   shares(x, &d, counts);
-  CHECK(abs(counts[2] - (int)(1000 * 0.16 / 0.2842)) <= 2 && abs(counts[1] - (int)(1000 * 0.01 / 0.2842)) <= 2);
+  CHECK(abs(counts[2] - (int)(1000 * 0.16 / 0.2842)) <= 2 &&
+        abs(counts[1] - (int)(1000 * 0.01 / 0.2842)) <= 2);
   d.temperature = 1, d.top_k = 3;
   shares(x, &d, counts);
   CHECK(abs(counts[2] - 471) <= 2 && abs(counts[0] - 353) <= 2 && abs(counts[4] - 176) <= 2);
@@ -202,7 +206,8 @@ static void sampling_sets(void) {
   CHECK(counts[2] == 1000);
   d.top_k = 2; /* ties with the second stay */
   shares(ties, &d, counts);
-  CHECK(!counts[0] && !counts[4] && counts[1] == 250 && counts[2] == 250 && counts[3] == 250 && counts[5] == 250);
+  CHECK(!counts[0] && !counts[4] && counts[1] == 250 && counts[2] == 250 && counts[3] == 250 &&
+        counts[5] == 250);
   d.top_k = 0, d.top_p = 0.6; /* 0.4 is too little, 0.4 + 0.3 is enough */
   shares(x, &d, counts);
   CHECK(counts[2] + counts[0] == 1000 && abs(counts[2] - 571) <= 2);
@@ -215,7 +220,8 @@ static void sampling_sets(void) {
   d.top_p = 0.5; /* two of four equal ones are exactly a half */
   shares(equal, &d, counts);
   CHECK(counts[0] == 500 && counts[1] == 500);
-  d.top_p = 0.8, d.top_k = 3; /* 0.4 0.3 0.15 of 0.85: the third is needed to reach 0.8, 0.7/0.85 is 0.82 */
+  d.top_p = 0.8,
+  d.top_k = 3; /* 0.4 0.3 0.15 of 0.85: the third is needed to reach 0.8, 0.7/0.85 is 0.82 */
   shares(x, &d, counts);
   CHECK(counts[2] + counts[0] == 1000);
   d.top_p = 0, d.top_k = 0, d.vocab = 3; /* dead rows */
@@ -291,7 +297,8 @@ static void fill_sorts_probabilities(void) {
     }
     n = tfp_fill(m, ids, 8, 50, 4, 20, f, 3 * VOCAB); /* the best four of the first 20 ids */
     CHECK(n == 12);
-    for (i = 0; i < n; i++) CHECK(f[i].id < 20 && f[i].position == masks[i / 4] && f[i].probability <= 1);
+    for (i = 0; i < n; i++)
+      CHECK(f[i].id < 20 && f[i].position == masks[i / 4] && f[i].probability <= 1);
     CHECK(tfp_fill(m, ids, 8, 50, 4, 0, f, 5) == 5); /* room for five */
     CHECK(tfp_fill(m, ids, 8, 49, 4, 0, f, 5) == -1);
     FAILS(ctx, TFP_ERR_ARG, "49");

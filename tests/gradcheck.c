@@ -35,7 +35,8 @@ static tfp_tensor *integers(int ndim, int64_t a, int64_t b, const int32_t *value
 /* sum(y * w) with fixed random weights of y's shape */
 static tfp_tensor *scalar(tfp_tensor *y, uint64_t stream) {
   if (!y) return NULL;
-  return tfp_sum(ctx, tfp_mul(ctx, y, tfp_random(ctx, y->ndim, y->shape, 1, 1000 + stream)), TFP_ALL_AXES);
+  return tfp_sum(ctx, tfp_mul(ctx, y, tfp_random(ctx, y->ndim, y->shape, 1, 1000 + stream)),
+                 TFP_ALL_AXES);
 }
 
 static void gradient(const char *name, tfp_tensor *(*fn)(tfp_ctx *, void *), op_case *c) {
@@ -72,25 +73,31 @@ static void start(op_case *c) {
       gradient(#name, f_##name, &c);                                                     \
     }                                                                                    \
   }
-BINARY(add) BINARY(sub) BINARY(mul) BINARY(div)
+BINARY(add)
+BINARY(sub) BINARY(mul) BINARY(div)
 
-#define UNARY(name, make)                                                  \
-  static tfp_tensor *f_##name(tfp_ctx *x, void *user) {                    \
-    return scalar(tfp_##name(x, ((op_case *)user)->leaf[0]), 1);           \
-  }                                                                        \
-  static void grad_##name(void) {                                          \
-    op_case c;                                                             \
-    start(&c);                                                             \
-    c.leaf[0] = make, c.leaves = 1;                                        \
-    gradient(#name, f_##name, &c);                                         \
+#define UNARY(name, make)                                                                          \
+  static tfp_tensor *f_##name(tfp_ctx *x, void *user) {                                            \
+    return scalar(tfp_##name(x, ((op_case *)user)->leaf[0]), 1);                                   \
+  }                                                                                                \
+  static void grad_##name(void) {                                                                  \
+    op_case c;                                                                                     \
+    start(&c);                                                                                     \
+    c.leaf[0] = make, c.leaves = 1;                                                                \
+    gradient(#name, f_##name, &c);                                                                 \
   }
-UNARY(neg, numbers(2, 3, 5, 0, 1, 1)) UNARY(exp, numbers(2, 3, 5, 0, 1, 1)) UNARY(log, positive(3, 5, 1))
-UNARY(sqrt, positive(3, 5, 1)) UNARY(tanh, numbers(2, 3, 5, 0, 1, 1)) UNARY(sigmoid, numbers(2, 3, 5, 0, 1, 1))
-UNARY(relu, positive(3, 5, 1)) UNARY(silu, numbers(2, 3, 5, 0, 1, 1)) UNARY(gelu, numbers(2, 3, 5, 0, 1, 1))
-UNARY(gelu_new, numbers(2, 3, 5, 0, 1, 1)) UNARY(softmax, numbers(2, 3, 5, 0, 1, 1))
-UNARY(log_softmax, numbers(2, 3, 5, 0, 1, 1))
+    UNARY(neg, numbers(2, 3, 5, 0, 1, 1)) UNARY(exp, numbers(2, 3, 5, 0, 1, 1))
+        UNARY(log, positive(3, 5, 1)) UNARY(sqrt, positive(3, 5, 1))
+            UNARY(tanh, numbers(2, 3, 5, 0, 1, 1)) UNARY(sigmoid, numbers(2, 3, 5, 0, 1, 1))
+                UNARY(relu, positive(3, 5, 1)) UNARY(silu, numbers(2, 3, 5, 0, 1, 1))
+                    UNARY(gelu, numbers(2, 3, 5, 0, 1, 1))
+                        UNARY(gelu_new, numbers(2, 3, 5, 0, 1, 1))
+                            UNARY(softmax, numbers(2, 3, 5, 0, 1, 1))
+                                UNARY(log_softmax, numbers(2, 3, 5, 0, 1, 1))
 
-static tfp_tensor *f_scale(tfp_ctx *x, void *user) { return scalar(tfp_scale(x, ((op_case *)user)->leaf[0], -1.7), 1); }
+                                    static tfp_tensor *f_scale(tfp_ctx *x, void *user) {
+  return scalar(tfp_scale(x, ((op_case *)user)->leaf[0], -1.7), 1);
+}
 static void grad_scale(void) {
   op_case c;
   start(&c);
@@ -119,7 +126,8 @@ static tfp_tensor *f_matmul(tfp_ctx *x, void *user) {
   if (c->variant & 2) b = tfp_transpose(x, b, -1, -2);
   return scalar(tfp_matmul(x, a, b), 1);
 }
-static void grad_matmul(void) { /* four transposes; equal batches, one repeated, the other repeated */
+static void grad_matmul(
+    void) { /* four transposes; equal batches, one repeated, the other repeated */
   op_case c;
   int i, batch;
   for (i = 0; i < 4; i++)
@@ -149,9 +157,11 @@ static void grad_matmul(void) { /* four transposes; equal batches, one repeated,
       gradient(#name, f_##name, &c);                                                   \
     }                                                                                  \
   }
-REDUCE(sum) REDUCE(mean) REDUCE(max)
+REDUCE(sum)
+REDUCE(mean) REDUCE(max)
 
-static tfp_tensor *f_view(tfp_ctx *x, void *user) { /* all views, one after the other, also twice on one base */
+    static tfp_tensor *f_view(
+        tfp_ctx *x, void *user) { /* all views, one after the other, also twice on one base */
   op_case *c = (op_case *)user;
   static const int order[3] = {2, 0, 1};
   int64_t flat[2];
@@ -160,7 +170,8 @@ static tfp_tensor *f_view(tfp_ctx *x, void *user) { /* all views, one after the 
   a = tfp_permute(x, c->leaf[0], order);
   b = tfp_reshape(x, tfp_slice(x, a, 0, 1, 2), 2, flat);
   tfp_split(x, c->leaf[0], 2, 2, part);
-  return tfp_add(x, scalar(tfp_mul(x, b, b), 1), scalar(tfp_mul(x, part[0], tfp_transpose(x, part[1], 0, 0)), 2));
+  return tfp_add(x, scalar(tfp_mul(x, b, b), 1),
+                 scalar(tfp_mul(x, part[0], tfp_transpose(x, part[1], 0, 0)), 2));
 }
 static void grad_view(void) {
   op_case c;
@@ -197,7 +208,8 @@ static void grad_concat(void) {
   int axis;
   for (axis = 0; axis < 2; axis++) {
     start(&c);
-    c.leaf[0] = numbers(2, 2, 3, 0, 1, 1), c.leaf[1] = axis ? numbers(2, 2, 4, 0, 1, 2) : numbers(2, 4, 3, 0, 1, 2);
+    c.leaf[0] = numbers(2, 2, 3, 0, 1, 1),
+    c.leaf[1] = axis ? numbers(2, 2, 4, 0, 1, 2) : numbers(2, 4, 3, 0, 1, 2);
     c.leaf[2] = numbers(2, 2, 3, 0, 1, 3), c.leaves = 3, c.variant = axis;
     gradient("concat", f_concat, &c);
   }
@@ -213,7 +225,8 @@ static void grad_embedding(void) {
   op_case c;
   int i;
   start(&c);
-  for (i = 0; i < 3; i++) c.leaf[i] = numbers(2, rows[i], 4, 0, 1, (uint64_t)i), c.ints[i] = integers(2, 2, 3, ids[i]);
+  for (i = 0; i < 3; i++)
+    c.leaf[i] = numbers(2, rows[i], 4, 0, 1, (uint64_t)i), c.ints[i] = integers(2, 2, 3, ids[i]);
   c.leaves = 3;
   gradient("embedding", f_embedding, &c);
 }
@@ -224,7 +237,8 @@ static tfp_tensor *f_norm(tfp_ctx *x, void *user) {
   const int rms = c->variant & 1;
   tfp_tensor *sum, *y;
   if (c->variant & 2) {
-    y = tfp_norm_residual(x, c->leaf[0], c->leaf[1], c->leaf[2], rms ? NULL : c->leaf[3], 1e-3, rms, &sum);
+    y = tfp_norm_residual(x, c->leaf[0], c->leaf[1], c->leaf[2], rms ? NULL : c->leaf[3], 1e-3, rms,
+                          &sum);
     return tfp_add(x, scalar(y, 1), scalar(sum, 2));
   }
   return scalar(rms ? tfp_rmsnorm(x, c->leaf[0], c->leaf[2], 1e-3)
@@ -279,7 +293,9 @@ static void grad_cross_entropy(void) {
 }
 static tfp_tensor *f_linear(tfp_ctx *x, void *user) {
   op_case *c = (op_case *)user;
-  return scalar(tfp_linear(x, c->leaf[0], c->leaf[1], c->leaves > 2 ? c->leaf[2] : NULL, (tfp_activation)c->variant), 1);
+  return scalar(tfp_linear(x, c->leaf[0], c->leaf[1], c->leaves > 2 ? c->leaf[2] : NULL,
+                           (tfp_activation)c->variant),
+                1);
 }
 static void grad_linear(void) {
   op_case c;
@@ -287,12 +303,14 @@ static void grad_linear(void) {
   for (act = TFP_ACT_NONE; act <= TFP_ACT_TANH; act++)
     for (bias = 0; bias < 2; bias++) {
       start(&c);
-      c.leaf[0] = numbers(3, 2, 3, 4, 1, 1), c.leaf[1] = numbers(2, 5, 4, 0, 1, 2), c.leaf[2] = numbers(1, 5, 0, 0, 1, 3);
+      c.leaf[0] = numbers(3, 2, 3, 4, 1, 1), c.leaf[1] = numbers(2, 5, 4, 0, 1, 2),
+      c.leaf[2] = numbers(1, 5, 0, 0, 1, 3);
       c.variant = act, c.leaves = 2 + bias;
       gradient("linear", f_linear, &c);
     }
 }
-static tfp_tensor *f_linear_xent(tfp_ctx *x, void *user) { /* the same W twice, as with a tied embedding */
+static tfp_tensor *f_linear_xent(tfp_ctx *x,
+                                 void *user) { /* the same W twice, as with a tied embedding */
   op_case *c = (op_case *)user;
   tfp_tensor *h = tfp_mul(x, c->leaf[0], c->leaf[0]);
   tfp_tensor *first = tfp_linear_xent(x, h, c->leaf[1], c->leaf[2], c->ints[0], 0.25);
@@ -301,7 +319,8 @@ static tfp_tensor *f_linear_xent(tfp_ctx *x, void *user) { /* the same W twice, 
 static void grad_linear_xent(void) {
   op_case c;
   start(&c);
-  c.leaf[0] = numbers(2, 6, 3, 0, 1, 1), c.leaf[1] = numbers(2, 5, 3, 0, 1, 2), c.leaf[2] = numbers(1, 5, 0, 0, 1, 3);
+  c.leaf[0] = numbers(2, 6, 3, 0, 1, 1), c.leaf[1] = numbers(2, 5, 3, 0, 1, 2),
+  c.leaf[2] = numbers(1, 5, 0, 0, 1, 3);
   c.ints[0] = integers(1, 6, 0, some_labels), c.leaves = 3;
   gradient("linear_xent", f_linear_xent, &c);
 }
@@ -326,10 +345,25 @@ static tfp_tensor *f_attention(tfp_ctx *x, void *user) {
   return scalar(tfp_attention(x, q, k, v, 2, &d), 1);
 }
 static void grad_attention(void) {
-  static const int variants[] = {0, CAUSAL, MASK, DOCS, DOCS | CAUSAL, BIAS, BIAS | CAUSAL, SLOPES | CAUSAL, SLOPES | MASK,
-                                 CROSS, CROSS | MASK, CROSS | CAUSAL, DROP, DROP | CAUSAL | BIAS, FUSED, FUSED | CAUSAL,
+  static const int variants[] = {0,
+                                 CAUSAL,
+                                 MASK,
+                                 DOCS,
+                                 DOCS | CAUSAL,
+                                 BIAS,
+                                 BIAS | CAUSAL,
+                                 SLOPES | CAUSAL,
+                                 SLOPES | MASK,
+                                 CROSS,
+                                 CROSS | MASK,
+                                 CROSS | CAUSAL,
+                                 DROP,
+                                 DROP | CAUSAL | BIAS,
+                                 FUSED,
+                                 FUSED | CAUSAL,
                                  MASK | DOCS | BIAS | CAUSAL};
-  static const int32_t mask[2][6] = {{1, 0, 1, 1, 0, 1}, {1, 1, 1, 0, 0, 0}}, docs[2][6] = {{0, 0, 1, 1, 1, 2}, {3, 3, 3, 3, 4, 4}};
+  static const int32_t mask[2][6] = {{1, 0, 1, 1, 0, 1}, {1, 1, 1, 0, 0, 0}},
+                       docs[2][6] = {{0, 0, 1, 1, 1, 2}, {3, 3, 3, 3, 4, 4}};
   op_case c;
   int i;
   for (i = 0; i < (int)(sizeof variants / sizeof *variants); i++) {
@@ -348,7 +382,8 @@ static void grad_attention(void) {
 }
 static tfp_tensor *f_rotary(tfp_ctx *x, void *user) {
   op_case *c = (op_case *)user;
-  return tfp_add(x, scalar(tfp_rotary(x, c->leaf[0], NULL, 2, 2, 100), 1), scalar(tfp_rotary(x, c->leaf[0], c->ints[0], 0, 1, 100), 2));
+  return tfp_add(x, scalar(tfp_rotary(x, c->leaf[0], NULL, 2, 2, 100), 1),
+                 scalar(tfp_rotary(x, c->leaf[0], c->ints[0], 0, 1, 100), 2));
 }
 static void grad_rotary(void) {
   static const int32_t positions[6] = {0, 5, 2, 1, 1, 7};
@@ -359,7 +394,8 @@ static void grad_rotary(void) {
 }
 static tfp_tensor *inner(tfp_ctx *x, void *user, tfp_tensor *t) {
   op_case *c = (op_case *)user;
-  return tfp_add(x, tfp_linear(x, t, c->leaf[1], c->leaf[2], TFP_ACT_GELU), tfp_dropout(x, t, 0.3, 1, 1));
+  return tfp_add(x, tfp_linear(x, t, c->leaf[1], c->leaf[2], TFP_ACT_GELU),
+                 tfp_dropout(x, t, 0.3, 1, 1));
 }
 static tfp_tensor *f_recompute(tfp_ctx *x, void *user) { /* nested, and x used outside as well */
   op_case *c = (op_case *)user;
@@ -371,7 +407,8 @@ static void grad_recompute(void) {
   op_case c;
   start(&c);
   tfp_training(ctx, 1, 3, 5);
-  c.leaf[0] = numbers(2, 3, 4, 0, 1, 1), c.leaf[1] = numbers(2, 4, 4, 0, 1, 2), c.leaf[2] = numbers(1, 4, 0, 0, 1, 3);
+  c.leaf[0] = numbers(2, 3, 4, 0, 1, 1), c.leaf[1] = numbers(2, 4, 4, 0, 1, 2),
+  c.leaf[2] = numbers(1, 4, 0, 0, 1, 3);
   c.leaves = 3;
   gradient("recompute", f_recompute, &c);
   tfp_training(ctx, 0, 0, 0);
@@ -396,9 +433,11 @@ static double model_loss(model_case *m, int with_gradients) {
 }
 /* A few elements of each parameter, those with large gradients among them. */
 static void check_model(const char *name, tfp_config *c) {
-  static const int32_t ids[2][6] = {{5, 6, 7, 8, 9, 2}, {5, 10, 11, 2, 3, 3}}, mask[2][6] = {{1, 1, 1, 1, 1, 1}, {1, 1, 1, 1, 0, 0}};
+  static const int32_t ids[2][6] = {{5, 6, 7, 8, 9, 2}, {5, 10, 11, 2, 3, 3}},
+                       mask[2][6] = {{1, 1, 1, 1, 1, 1}, {1, 1, 1, 1, 0, 0}};
   static const int32_t types[2][6] = {{0, 0, 0, 1, 1, 1}, {0, 1, 1, 1, 0, 0}};
-  static const int32_t labels[2][6] = {{-100, 6, 3, -100, 9, 1}, {4, -100, 7, 2, -100, -100}}, dec[2][6] = {{0, 4, 5, 6, 7, 8}, {0, 9, 4, 10, 3, 3}};
+  static const int32_t labels[2][6] = {{-100, 6, 3, -100, 9, 1}, {4, -100, 7, 2, -100, -100}},
+                       dec[2][6] = {{0, 4, 5, 6, 7, 8}, {0, 9, 4, 10, 3, 3}};
   static const int32_t classes[4] = {1, 0, 3, 2};
   model_case m;
   tfp_param *p;
@@ -451,7 +490,8 @@ static void check_model(const char *name, tfp_config *c) {
       error = fabs(up - analytic) / fmax(fmax(fabs(up), fabs(analytic)), 1e-3 * top);
       if (!(error <= worst)) {
         worst = error;
-        snprintf(what, sizeof what, "%s: '%s' element %d: %.9g by differences, %.9g", name, p->name, (int)i, up, analytic);
+        snprintf(what, sizeof what, "%s: '%s' element %d: %.9g by differences, %.9g", name, p->name,
+                 (int)i, up, analytic);
       }
     }
   }
@@ -461,11 +501,11 @@ static void check_model(const char *name, tfp_config *c) {
   tfp_step_reset(ctx);
   tfp_model_free(m.model);
 }
-/* A look-up of the padding id gives its row no gradient on purpose, where the differences see one. So no
- * id of these batches is the padding id: the mask alone hides. */
+/* A look-up of the padding id gives its row no gradient on purpose, where the differences see one.
+ * So no id of these batches is the padding id: the mask alone hides. */
 static void grad_models(void) {
-  static const char *const presets[] = {"bert-tiny", "roberta-tiny", "gpt2-tiny", "bloom-tiny", "t5-tiny", "t5-v1_1-small",
-                                        "bart-tiny"};
+  static const char *const presets[] = {"bert-tiny", "roberta-tiny",  "gpt2-tiny", "bloom-tiny",
+                                        "t5-tiny",   "t5-v1_1-small", "bart-tiny"};
   tfp_config c;
   char name[64];
   int i, head;
@@ -478,7 +518,8 @@ static void grad_models(void) {
       check_model(name, &c);
     }
 }
-static void grad_positions(void) { /* every scheme on one decoder, and the rarer switches of a block */
+static void grad_positions(
+    void) { /* every scheme on one decoder, and the rarer switches of a block */
   tfp_config c;
   int scheme;
   char name[64];

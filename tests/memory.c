@@ -27,14 +27,16 @@ static tfp_dataset *data_of(tfp_ctx *ctx) {
   for (i = 0; i < 1500; i++) tokens[i] = 3 + (int32_t)tfp_random_below(1, 2, (uint64_t)i, 80);
   return tfp_dataset_from_tokens(ctx, tokens, 1500, 101, -1, 0.1);
 }
-static tfp_loader *loader_of(tfp_ctx *ctx, tfp_dataset *data, kind what, int64_t rows, tfp_mlm_count count) {
+static tfp_loader *loader_of(tfp_ctx *ctx, tfp_dataset *data, kind what, int64_t rows,
+                             tfp_mlm_count count) {
   static const tfp_objective objectives[KINDS] = {TFP_MLM, TFP_CLM, TFP_SPAN};
   tfp_loader_desc d;
   memset(&d, 0, sizeof d);
   d.data = data;
   d.objective = objectives[what], d.T = 32, d.rows = rows;
   d.special.bos = d.special.cls = 1, d.special.eos = d.special.sep = 2, d.special.pad = 0;
-  d.special.unk = d.special.mask = -1, d.special.sentinel0 = 100, d.special.sentinels = 15, d.special.sentinel_step = -1;
+  d.special.unk = d.special.mask = -1, d.special.sentinel0 = 100, d.special.sentinels = 15,
+  d.special.sentinel_step = -1;
   d.mlm.count = count, d.mlm.mask_id = 84, d.mlm.vocab = 101;
   d.span.sentinel0 = 100, d.span.end_id = 2;
   return tfp_loader_create(ctx, &d);
@@ -63,7 +65,8 @@ static void run_job(tfp_ctx *ctx, const job *j, int64_t *blocks) {
   if (j->write && j->what != ENCODER) {
     tfp_gen_desc g;
     memset(&g, 0, sizeof g);
-    g.max_new = j->train ? 30 : 150, g.end_id = -1, g.temperature = 1; /* 150: more than there are positions */
+    g.max_new = j->train ? 30 : 150, g.end_id = -1,
+    g.temperature = 1; /* 150: more than there are positions */
     tfp_generate(model, prompt, j->train ? 5 : 1, &g, out, 150);
   } else if (j->write) {
     tfp_filled filled[3];
@@ -87,12 +90,14 @@ static job job_number(int i) {
   if (i / KINDS == 1) j.accumulate = 2;
   if (i / KINDS == 2) j.recompute = 1;
   if (i / KINDS == 3) j.train = 0;
-  if (i == 12) j.count = TFP_MLM_EACH, j.steps = 6; /* the number of labels differs from step to step */
+  if (i == 12)
+    j.count = TFP_MLM_EACH, j.steps = 6; /* the number of labels differs from step to step */
   return j;
 }
 static const char *job_text(const job *j, int threads, tfp_level level) {
   static char text[200];
-  snprintf(text, sizeof text, "kind %d, accumulate %d, recompute %d, train %d, threads %d, level %d", (int)j->what,
+  snprintf(text, sizeof text,
+           "kind %d, accumulate %d, recompute %d, train %d, threads %d, level %d", (int)j->what,
            (int)j->accumulate, j->recompute, j->train, threads, (int)level);
   return text;
 }
@@ -115,8 +120,9 @@ static void dry_run_counts_exactly(void) {
         OK(ctx);
         real = tfp_memory(ctx);
         tfp_destroy(ctx);
-        snprintf(text, sizeof text, "dry run %lld (used %lld), real %lld (used %lld): %s", (long long)dry.peak,
-                 (long long)dry.used, (long long)real.peak, (long long)real.used, job_text(&j, threads, (tfp_level)level));
+        snprintf(text, sizeof text, "dry run %lld (used %lld), real %lld (used %lld): %s",
+                 (long long)dry.peak, (long long)dry.used, (long long)real.peak,
+                 (long long)real.used, job_text(&j, threads, (tfp_level)level));
         test_check(dry.peak == real.peak && dry.used == real.used, text, __FILE__, __LINE__);
         CHECK(real.peak > 50000 && real.peak >= real.used && real.used >= real.step);
       }
@@ -144,7 +150,8 @@ static void dry_run_takes_nothing(void) {
 
 enum { GUARD = 4096 };
 /* Runs the job in a block of so many bytes between two guards; says whether the guards held. */
-static int run_in_block(const job *j, tfp_level level, size_t bytes, int shift, tfp_status *status, int64_t *peak) {
+static int run_in_block(const job *j, tfp_level level, size_t bytes, int shift, tfp_status *status,
+                        int64_t *peak) {
   unsigned char *raw = (unsigned char *)malloc(bytes + 2 * GUARD + 128), *block;
   size_t i;
   int held = 1;
@@ -182,10 +189,12 @@ static void block_of_peak_bytes_is_enough(void) {
       peak = tfp_memory(ctx).peak;
       tfp_destroy(ctx);
       CHECK(run_in_block(&j, (tfp_level)level, (size_t)peak, 0, &status, &inside));
-      test_check(status == TFP_OK && inside == peak, job_text(&j, 1, (tfp_level)level), __FILE__, __LINE__);
+      test_check(status == TFP_OK && inside == peak, job_text(&j, 1, (tfp_level)level), __FILE__,
+                 __LINE__);
       CHECK(run_in_block(&j, (tfp_level)level, (size_t)peak - 64, 0, &status, &inside));
       test_check(status == TFP_ERR_NOMEM, job_text(&j, 1, (tfp_level)level), __FILE__, __LINE__);
-      CHECK(run_in_block(&j, (tfp_level)level, (size_t)peak + 63, 1, &status, &inside)); /* not aligned */
+      CHECK(run_in_block(&j, (tfp_level)level, (size_t)peak + 63, 1, &status,
+                         &inside)); /* not aligned */
       CHECK(status == TFP_OK);
     }
 }
@@ -220,7 +229,8 @@ static void block_gives_the_same_numbers(void) {
     ctx = tfp_create(&d);
     m = tfp_model_create(ctx, &c, 1);
     memset(&t, 0, sizeof t);
-    t.lr = 1e-3, t.steps = 10, t.rows = 4, t.source = tfp_loader_source, t.source_user = loader_of(ctx, data_of(ctx), DECODER, 4, TFP_MLM_EXACT);
+    t.lr = 1e-3, t.steps = 10, t.rows = 4, t.source = tfp_loader_source,
+    t.source_user = loader_of(ctx, data_of(ctx), DECODER, 4, TFP_MLM_EXACT);
     trainer = tfp_trainer_create(m, &t);
     tfp_train_step(trainer, NULL);
     tfp_train_step(trainer, NULL);
@@ -295,7 +305,9 @@ static void no_memory_after_the_first_step(void) {
       j.steps = 8, j.write = 0;
       run_job(ctx, &j, blocks);
       OK(ctx);
-      for (k = 1; k < 8; k++) test_check(blocks[k] == blocks[0], job_text(&j, threads, TFP_LEVEL_BEST), __FILE__, __LINE__);
+      for (k = 1; k < 8; k++)
+        test_check(blocks[k] == blocks[0], job_text(&j, threads, TFP_LEVEL_BEST), __FILE__,
+                   __LINE__);
       tfp_destroy(ctx);
     }
 }
@@ -325,7 +337,8 @@ static void freed_things_come_back(void) {
     tfp_loader_free(loader);
     now = tfp_memory(ctx);
     CHECK(i < 1 || now.used == then.used);
-    CHECK(i < 2 || (now.peak == then.peak && now.reserved == then.reserved)); /* a hole may be left by the first */
+    CHECK(i < 2 || (now.peak == then.peak &&
+                    now.reserved == then.reserved)); /* a hole may be left by the first */
     then = now;
   }
   CHECK(then.used < 400000);
@@ -338,7 +351,8 @@ static void step_reset_gives_the_same_addresses(void) {
   const int64_t shape[2] = {30, 50};
   tfp_tensor *a, *b, *c, *d;
   a = tfp_zeros(ctx, 2, shape), b = tfp_random(ctx, 2, shape, 1, 1);
-  CHECK((uintptr_t)a->data % 64 == 0 && (uintptr_t)b->data % 64 == 0 && tfp_memory(ctx).step > 12000);
+  CHECK((uintptr_t)a->data % 64 == 0 && (uintptr_t)b->data % 64 == 0 &&
+        tfp_memory(ctx).step > 12000);
   tfp_step_reset(ctx);
   CHECK(tfp_memory(ctx).step == 0);
   c = tfp_zeros(ctx, 2, shape), d = tfp_random(ctx, 2, shape, 1, 1);

@@ -14,7 +14,8 @@ static tfp_config tiny(tfp_family family) {
   char name[32];
   snprintf(name, sizeof name, "%s-tiny", tfp_family_name(family));
   CHECK(tfp_config_preset(name, &c));
-  c.vocab_size = VOCAB, c.hidden = WIDTH, c.heads = 4, c.head_dim = 8, c.ffn = 48, c.num_labels = LABELS;
+  c.vocab_size = VOCAB, c.hidden = WIDTH, c.heads = 4, c.head_dim = 8, c.ffn = 48,
+  c.num_labels = LABELS;
   if (c.max_positions) c.max_positions = MAX;
   c.bos = 1, c.eos = END, c.pad = PAD;
   if (c.positions_skip_pad) c.position_offset = PAD + 1;
@@ -29,7 +30,8 @@ static void shake(tfp_model *m) {
   if (!m) return;
   for (p = m->params->first; p; p = p->next)
     for (i = 0; p->init != TFP_INIT_NORMAL && i < tfp_numel(p->tensor); i++)
-      ((tfp_real *)p->tensor->data)[i] += (tfp_real)(0.2f * tfp_random_normal(8, (uint64_t)p->offset, (uint64_t)i));
+      ((tfp_real *)p->tensor->data)[i] +=
+          (tfp_real)(0.2f * tfp_random_normal(8, (uint64_t)p->offset, (uint64_t)i));
 }
 static tfp_model *tiny_model(tfp_ctx *ctx, tfp_family family) {
   const tfp_config c = tiny(family);
@@ -46,23 +48,29 @@ typedef struct rows {
   int32_t ids[CELLS], mask[CELLS], positions[CELLS], docs[CELLS], labels[CELLS];
   int32_t dec_ids[CELLS], dec_mask[CELLS], dec_positions[CELLS], dec_docs[CELLS];
 } rows;
-static void fill_rows(rows *r, const tfp_config *c, int64_t B, int64_t T, int64_t S, uint64_t seed) {
+static void fill_rows(rows *r, const tfp_config *c, int64_t B, int64_t T, int64_t S,
+                      uint64_t seed) {
   int64_t i, n;
   memset(r, 0, sizeof *r);
   r->b.B = B, r->b.T = T, r->b.ids = r->ids;
-  for (i = 0; i < B * T; i++) r->ids[i] = 3 + (int32_t)tfp_random_below(seed, 1, (uint64_t)i, VOCAB - 3);
+  for (i = 0; i < B * T; i++)
+    r->ids[i] = 3 + (int32_t)tfp_random_below(seed, 1, (uint64_t)i, VOCAB - 3);
   if (c->arch == TFP_SEQ2SEQ) {
     r->b.S = S, r->b.dec_ids = r->dec_ids;
-    for (i = 0; i < B * S; i++) r->dec_ids[i] = 3 + (int32_t)tfp_random_below(seed, 2, (uint64_t)i, VOCAB - 3);
+    for (i = 0; i < B * S; i++)
+      r->dec_ids[i] = 3 + (int32_t)tfp_random_below(seed, 2, (uint64_t)i, VOCAB - 3);
   }
   n = r->b.S ? B * S : B * T;
   if (c->head == TFP_HEAD_CLASS) n = B;
   if (c->head == TFP_HEAD_QA) n = 2 * B;
   r->b.labels = r->labels, r->b.n_labels = n;
   for (i = 0; i < n; i++) {
-    const int64_t most = c->head == TFP_HEAD_LM ? VOCAB : c->head == TFP_HEAD_QA ? (r->b.S ? S : T) : LABELS;
+    const int64_t most = c->head == TFP_HEAD_LM   ? VOCAB
+                         : c->head == TFP_HEAD_QA ? (r->b.S ? S : T)
+                                                  : LABELS;
     r->labels[i] = (int32_t)tfp_random_below(seed, 3, (uint64_t)i, most);
-    if (c->head != TFP_HEAD_CLASS && tfp_random_below(seed, 4, (uint64_t)i, 4) == 0 && i) r->labels[i] = TFP_IGNORE_INDEX;
+    if (c->head != TFP_HEAD_CLASS && tfp_random_below(seed, 4, (uint64_t)i, 4) == 0 && i)
+      r->labels[i] = TFP_IGNORE_INDEX;
   }
   for (i = 0; c->pool == TFP_POOL_LAST_END && i < B; i++) r->ids[i * T + T - 1] = END;
 }
@@ -102,20 +110,38 @@ static void failed(tfp_family family, const char *what, double number, const cha
   test_check(0, text, file, line);
 }
 /* A check that names the family. */
-#define FOR(family, ok, what, number) do { if (!(ok)) failed((family), (what), (double)(number), __FILE__, __LINE__); } while (0)
+#define FOR(family, ok, what, number)                                                              \
+  do {                                                                                             \
+    if (!(ok)) failed((family), (what), (double)(number), __FILE__, __LINE__);                     \
+  } while (0)
 
 /* ---- sizes ---- */
 
 static void preset_sizes(void) {
-  /* as the published files have them; encoders with the language-modelling head, which has no pooler */
-  static const struct { const char *name; int64_t parameters; } published[] = {
-    {"bert-base-uncased", 109514298}, {"bert-base-cased", 108340804}, {"bert-large-uncased", 335174458},
-    {"bert-mini", 11170560 - 65792 + 96826}, /* the model, without its pooler, with the head */
-    {"roberta-base", 124697433}, {"gpt2", 124439808}, {"gpt2-medium", 354823168}, {"gpt2-large", 774030080},
-    {"gpt2-xl", 1557611200}, {"bloom-560m", 559214592}, {"bloom-1b1", 1065314304}, {"bloom-1b7", 1722408960},
-    {"bloom-3b", 3002557440}, {"t5-small", 60506624}, {"t5-base", 222903552}, {"t5-large", 737668096},
-    {"t5-v1_1-small", 76961152}, {"t5-v1_1-base", 247577856},
-    {"bart-base", 139420416 + 50265}, {"bart-large", 406291456 + 50265}}; /* and final_logits_bias, a buffer */
+  /* as the published files have them; encoders with the language-modelling head, which has no
+   * pooler */
+  static const struct { const char *name; int64_t parameters;
+  } published[] = {
+      {"bert-base-uncased", 109514298},
+      {"bert-base-cased", 108340804},
+      {"bert-large-uncased", 335174458},
+      {"bert-mini", 11170560 - 65792 + 96826}, /* the model, without its pooler, with the head */
+      {"roberta-base", 124697433},
+      {"gpt2", 124439808},
+      {"gpt2-medium", 354823168},
+      {"gpt2-large", 774030080},
+      {"gpt2-xl", 1557611200},
+      {"bloom-560m", 559214592},
+      {"bloom-1b1", 1065314304},
+      {"bloom-1b7", 1722408960},
+      {"bloom-3b", 3002557440},
+      {"t5-small", 60506624},
+      {"t5-base", 222903552},
+      {"t5-large", 737668096},
+      {"t5-v1_1-small", 76961152},
+      {"t5-v1_1-base", 247577856},
+      {"bart-base", 139420416 + 50265},
+      {"bart-large", 406291456 + 50265}}; /* and final_logits_bias, a buffer */
   int i, k, seen = 0;
   const char *name;
   tfp_desc d;
@@ -133,7 +159,8 @@ static void preset_sizes(void) {
     got = tfp_model_parameters(m);
     for (k = 0; k < (int)(sizeof published / sizeof *published); k++)
       if (!strcmp(published[k].name, name)) want = published[k].parameters, seen++;
-    snprintf(text, sizeof text, "%s has %lld parameters, published are %lld", name, (long long)got, (long long)want);
+    snprintf(text, sizeof text, "%s has %lld parameters, published are %lld", name, (long long)got,
+             (long long)want);
     test_check(want ? got == want : strstr(name, "-tiny") && got > 0, text, __FILE__, __LINE__);
     tfp_destroy(ctx);
   }
@@ -143,8 +170,10 @@ static void preset_sizes(void) {
 static void family_names(void) {
   tfp_config c;
   int i;
-  for (i = 0; i < TFP_FAMILY_COUNT; i++) CHECK(tfp_family_from_name(tfp_family_name((tfp_family)i)) == i);
-  CHECK(tfp_family_from_name("llama") == -1 && !strcmp(tfp_family_name(TFP_FAMILY_COUNT), "unknown"));
+  for (i = 0; i < TFP_FAMILY_COUNT; i++)
+    CHECK(tfp_family_from_name(tfp_family_name((tfp_family)i)) == i);
+  CHECK(tfp_family_from_name("llama") == -1 &&
+        !strcmp(tfp_family_name(TFP_FAMILY_COUNT), "unknown"));
   CHECK(!tfp_config_preset("gpt3", &c));
 }
 
@@ -166,7 +195,8 @@ static void bad_configurations(void) {
   BAD_CONFIG(c.family = (tfp_family)17, "17");
   BAD_CONFIG(c.head = (tfp_head)9, "9");
   c = tiny(TFP_GPT2), c.head_dim = c.ffn = c.num_labels = 0; /* what 0 leaves open is filled in */
-  CHECK(tfp_config_check(ctx, &c) == TFP_OK && c.head_dim == 8 && c.ffn == 4 * WIDTH && c.num_labels == 2);
+  CHECK(tfp_config_check(ctx, &c) == TFP_OK && c.head_dim == 8 && c.ffn == 4 * WIDTH &&
+        c.num_labels == 2);
   tfp_destroy(ctx);
 }
 
@@ -191,14 +221,17 @@ static void heads_run(void) {
       tfp_forward(m, &r.b, head ? TFP_WANT_LOGITS | TFP_WANT_LOSS : 0, NULL, &o);
       OK(ctx);
       if (!m || !o.hidden) continue;
-      CHECK(o.hidden->shape[0] == B && o.hidden->shape[1] == (c.arch == TFP_SEQ2SEQ ? S : T) && o.hidden->shape[2] == WIDTH);
+      CHECK(o.hidden->shape[0] == B && o.hidden->shape[1] == (c.arch == TFP_SEQ2SEQ ? S : T) &&
+            o.hidden->shape[2] == WIDTH);
       CHECK((o.encoder != NULL) == (c.arch == TFP_SEQ2SEQ));
       if (!head) {
         CHECK(!o.logits && !o.loss);
-        o.loss = tfp_sum(ctx, tfp_mul(ctx, o.hidden, tfp_random(ctx, 3, o.hidden->shape, 1, 1)), TFP_ALL_AXES);
+        o.loss = tfp_sum(ctx, tfp_mul(ctx, o.hidden, tfp_random(ctx, 3, o.hidden->shape, 1, 1)),
+                         TFP_ALL_AXES);
       } else {
         const int64_t want[TFP_HEAD_COUNT] = {0, VOCAB, LABELS, LABELS, 2};
-        CHECK(o.logits && o.logits->shape[o.logits->ndim - 1] == want[head] && o.logits->shape[0] == B);
+        CHECK(o.logits && o.logits->shape[o.logits->ndim - 1] == want[head] &&
+              o.logits->shape[0] == B);
         CHECK(o.logits && o.logits->ndim == (head == TFP_HEAD_CLASS ? 2 : 3));
         CHECK(o.loss && tfp_item(o.loss) > 0 && tfp_item(o.loss) < 1e5);
       }
@@ -235,7 +268,8 @@ static void loss_is_that_of_the_logits(void) {
       want += log(sum) - (double)logits[i * VOCAB + r.labels[i]];
     }
     got = gradients_of(m, &r.b, 1.0 / (double)tfp_batch_scored(&r.b));
-    FOR((tfp_family)family, fabs(got - want / (double)tfp_batch_scored(&r.b)) < 1e-4 * got, "loss", got);
+    FOR((tfp_family)family, fabs(got - want / (double)tfp_batch_scored(&r.b)) < 1e-4 * got, "loss",
+        got);
     tfp_destroy(ctx);
   }
 }
@@ -263,9 +297,13 @@ static void no_causal_leak(void) {
       for (b = 0; b < B; b++) {
         const int64_t at = b * T * VOCAB;
         const double earlier = largest_difference(before + at, after + at, t * VOCAB);
-        const double later = largest_difference(before + at + t * VOCAB, after + at + t * VOCAB, (T - t) * VOCAB);
-        if (b == 0) FOR((tfp_family)family, earlier == 0 && later == 0, "one row changes another", later);
-        else if (encoder) FOR((tfp_family)family, !t || earlier > 1e-3, "an earlier position does not see a later one", t);
+        const double later =
+            largest_difference(before + at + t * VOCAB, after + at + t * VOCAB, (T - t) * VOCAB);
+        if (b == 0)
+          FOR((tfp_family)family, earlier == 0 && later == 0, "one row changes another", later);
+        else if (encoder)
+          FOR((tfp_family)family, !t || earlier > 1e-3,
+              "an earlier position does not see a later one", t);
         else FOR((tfp_family)family, earlier == 0, "an earlier position sees a later one", earlier);
         if (b) FOR((tfp_family)family, later > 1e-3, "a position does not see itself", t);
       }
@@ -276,8 +314,10 @@ static void no_causal_leak(void) {
         r.ids[T + t] = was == 3 ? 4 : 3;
         logits_of(m, &r.b, NULL, after);
         r.ids[T + t] = was;
-        FOR((tfp_family)family, largest_difference(before + S * VOCAB, after + S * VOCAB, VOCAB) > 1e-4, "cross", t);
-        FOR((tfp_family)family, largest_difference(before, after, S * VOCAB) == 0, "cross, another row", t);
+        FOR((tfp_family)family,
+            largest_difference(before + S * VOCAB, after + S * VOCAB, VOCAB) > 1e-4, "cross", t);
+        FOR((tfp_family)family, largest_difference(before, after, S * VOCAB) == 0,
+            "cross, another row", t);
       }
     }
     tfp_destroy(ctx);
@@ -306,7 +346,8 @@ static void padding_changes_nothing(void) {
     logits_of(m, &whole.b, NULL, a);
     logits_of(m, &shorter.b, NULL, b);
     worst = largest_difference(a + L * VOCAB, b, l * VOCAB);
-    FOR((tfp_family)family, worst < 1e-5 * 30, "padded and shorter row", worst); /* logits of size 30 */
+    FOR((tfp_family)family, worst < 1e-5 * 30, "padded and shorter row",
+        worst);                                                 /* logits of size 30 */
     for (t = 0; t < L; t++) whole.labels[t] = TFP_IGNORE_INDEX; /* and so do the gradients */
     for (t = 0; t < L; t++) whole.labels[L + t] = t < l ? (int32_t)(t * 5) : TFP_IGNORE_INDEX;
     for (t = 0; t < l; t++) shorter.labels[t] = (int32_t)(t * 5);
@@ -321,7 +362,8 @@ static void padding_changes_nothing(void) {
         worst = fmax(worst, fabs((double)kept[t] - (double)m->params->grad[t]));
         size = fmax(size, fabs((double)kept[t]));
       }
-      FOR((tfp_family)family, fabs(padded - alone) < 1e-5 * fabs(alone), "loss of a padded row", padded - alone);
+      FOR((tfp_family)family, fabs(padded - alone) < 1e-5 * fabs(alone), "loss of a padded row",
+          padded - alone);
       FOR((tfp_family)family, worst < 1e-5 * size, "gradients of a padded row", worst / size);
       free(kept);
     }
@@ -344,7 +386,8 @@ static void packed_equals_separate(void) {
     if (seq2seq) packed.b.dec_docs = packed.dec_docs, packed.b.dec_positions = packed.dec_positions;
     for (k = 0; k < 3; k++) {
       for (i = 0; i < lengths[k]; i++) packed.docs[at] = k, packed.positions[at++] = (int32_t)i;
-      for (i = 0; i < dec_lengths[k]; i++) packed.dec_docs[dec_at] = k, packed.dec_positions[dec_at++] = (int32_t)i;
+      for (i = 0; i < dec_lengths[k]; i++)
+        packed.dec_docs[dec_at] = k, packed.dec_positions[dec_at++] = (int32_t)i;
     }
     logits_of(m, &packed.b, NULL, a);
     for (k = 0, at = dec_at = 0; k < 3; at += lengths[k], dec_at += dec_lengths[k], k++) {
@@ -353,25 +396,29 @@ static void packed_equals_separate(void) {
       memcpy(alone.ids, packed.ids + at, (size_t)lengths[k] * sizeof(int32_t));
       memcpy(alone.dec_ids, packed.dec_ids + dec_at, (size_t)dec_lengths[k] * sizeof(int32_t));
       logits_of(m, &alone.b, NULL, b);
-      worst = largest_difference(a + (seq2seq ? dec_at : at) * VOCAB, b, (seq2seq ? dec_lengths[k] : lengths[k]) * VOCAB);
+      worst = largest_difference(a + (seq2seq ? dec_at : at) * VOCAB, b,
+                                 (seq2seq ? dec_lengths[k] : lengths[k]) * VOCAB);
       FOR((tfp_family)family, worst < 3e-4, "a packed document", worst);
     }
     packed.b.docs = NULL, packed.b.dec_docs = NULL; /* without documents they do see each other */
     logits_of(m, &packed.b, NULL, b);
-    FOR((tfp_family)family, largest_difference(a, b, (seq2seq ? 14 : 20) * VOCAB) > 1e-2, "documents are not heeded", 0);
+    FOR((tfp_family)family, largest_difference(a, b, (seq2seq ? 14 : 20) * VOCAB) > 1e-2,
+        "documents are not heeded", 0);
     tfp_destroy(ctx);
   }
 }
 
 /* ---- caches ---- */
 
-/* Feeds a batch to a cache in the given pieces and compares all logits with those of one forward. */
+/* Feeds a batch to a cache in the given pieces and compares all logits with those of one forward.
+ * */
 static void compare_cached(tfp_model *m, rows *r, const int64_t *pieces, const char *what) {
   static float want[CELLS * VOCAB], got[CELLS * VOCAB], piece[CELLS * VOCAB];
   static int32_t ids[CELLS], mask[CELLS];
   const int seq2seq = m->config.arch == TFP_SEQ2SEQ;
   const int64_t L = seq2seq ? r->b.S : r->b.T, B = r->b.B;
-  const int32_t *source = seq2seq ? r->dec_ids : r->ids, *source_mask = seq2seq ? r->b.dec_mask : r->b.mask;
+  const int32_t *source = seq2seq ? r->dec_ids : r->ids,
+                *source_mask = seq2seq ? r->b.dec_mask : r->b.mask;
   tfp_cache *cache = tfp_cache_create(m, B, L, seq2seq ? r->b.T : 0);
   int64_t at = 0, b, t, n;
   double worst = 0;
@@ -396,13 +443,15 @@ static void compare_cached(tfp_model *m, rows *r, const int64_t *pieces, const c
   for (b = 0; b < B; b++)
     for (t = 0; t < L; t++)
       if (!source_mask || source_mask[b * L + t])
-        worst = fmax(worst, largest_difference(want + (b * L + t) * VOCAB, got + (b * L + t) * VOCAB, VOCAB));
+        worst = fmax(worst, largest_difference(want + (b * L + t) * VOCAB,
+                                               got + (b * L + t) * VOCAB, VOCAB));
   FOR(m->config.family, worst < 1e-4, what, worst);
   tfp_cache_free(cache);
 }
 static void cached_equals_uncached(void) {
   static const tfp_family families[4] = {TFP_GPT2, TFP_BLOOM, TFP_T5, TFP_BART};
-  static const int64_t ones[2] = {1, 0}, chunks[6] = {3, 1, 4, 2, 5, 0}, whole[2] = {99, 0}, prompt[3] = {8, 1, 0};
+  static const int64_t ones[2] = {1, 0}, chunks[6] = {3, 1, 4, 2, 5, 0}, whole[2] = {99, 0},
+                       prompt[3] = {8, 1, 0};
   static rows r;
   int f;
   for (f = 0; f < 4; f++) {
@@ -415,7 +464,8 @@ static void cached_equals_uncached(void) {
     compare_cached(m, &r, whole, "at once");
     compare_cached(m, &r, prompt, "a prompt, then tokens");
     for (t = 0; t < 30; t++) r.mask[t] = r.dec_mask[t] = 1;
-    for (t = 0; t < 4; t++) r.mask[15 + t] = r.dec_mask[15 + t] = 0; /* the second row is padded on the left */
+    for (t = 0; t < 4; t++)
+      r.mask[15 + t] = r.dec_mask[15 + t] = 0; /* the second row is padded on the left */
     r.b.mask = r.mask, r.b.dec_mask = r.b.S ? r.dec_mask : NULL;
     compare_cached(m, &r, ones, "padded, token by token");
     compare_cached(m, &r, chunks, "padded, in chunks");
@@ -510,9 +560,11 @@ static void recompute_changes_nothing(void) {
     again = gradients_of(m, &r.b, 0.1);
     step_again = tfp_memory(ctx).step;
     worst = gradient_difference(m, kept, &name);
-    FOR((tfp_family)family, fabs(plain - again) <= 1e-6 * plain, "loss with recomputation", plain - again);
+    FOR((tfp_family)family, fabs(plain - again) <= 1e-6 * plain, "loss with recomputation",
+        plain - again);
     FOR((tfp_family)family, worst < 2e-5, name, worst);
-    FOR((tfp_family)family, step_again < step_plain, "recomputation takes less memory", (double)step_again / (double)step_plain);
+    FOR((tfp_family)family, step_again < step_plain, "recomputation takes less memory",
+        (double)step_again / (double)step_plain);
     FOR((tfp_family)family, tfp_params_untouched(m->params, NULL, 0) == 0, "untouched", 0);
     free(kept);
     tfp_destroy(ctx);
@@ -538,7 +590,8 @@ static void dropout_has_coordinates(void) {
     tfp_training(ctx, 1, 5, 2);
     shifted = gradients_of(m, &r.b, 1);
     FOR((tfp_family)family, first == same, "the same step, another mask", first - same);
-    FOR((tfp_family)family, first != off && first != other && first != shifted, "another step or example, the same mask", first);
+    FOR((tfp_family)family, first != off && first != other && first != shifted,
+        "another step or example, the same mask", first);
     tfp_training(ctx, 0, 0, 0);
     FOR((tfp_family)family, gradients_of(m, &r.b, 1) == off, "dropout stays on", off);
     tfp_destroy(ctx);
@@ -573,7 +626,8 @@ static void dropout_goes_by_example(void) {
     tfp_destroy(ctx);
   }
 }
-/* Two micro-batches, of other lengths too, give the gradients of one batch with all of their rows. */
+/* Two micro-batches, of other lengths too, give the gradients of one batch with all of their rows.
+ * */
 static void accumulation_adds_up(void) {
   static rows both, part;
   int family, ragged;
@@ -583,7 +637,8 @@ static void accumulation_adds_up(void) {
       tfp_model *m = tiny_model(ctx, (tfp_family)family);
       const int seq2seq = m->config.arch == TFP_SEQ2SEQ;
       const int64_t T = 12, S = 10, L = seq2seq ? S : T;
-      const int64_t t2 = ragged ? 7 : T, s2 = ragged ? 4 : S, l2 = seq2seq ? s2 : t2; /* lengths of the second half */
+      const int64_t t2 = ragged ? 7 : T, s2 = ragged ? 4 : S,
+                    l2 = seq2seq ? s2 : t2; /* lengths of the second half */
       double loss = 0, whole, worst;
       int64_t b, t;
       const char *name = "";
@@ -649,7 +704,8 @@ static void bad_batches(void) {
     if (seq2seq) BAD_BATCH(r.b.dec_ids = NULL, TFP_ERR_ARG, "dec_ids");
     if (seq2seq) BAD_BATCH(r.b.S = 0, TFP_ERR_ARG, "0");
     if (seq2seq) BAD_BATCH(r.dec_ids[8] = 1000, TFP_ERR_DATA, "1000");
-    if (m->config.max_positions) BAD_BATCH((r.b.T = MAX + 1, r.b.B = 1), TFP_ERR_SHAPE, "25 positions; the model has 24");
+    if (m->config.max_positions)
+      BAD_BATCH((r.b.T = MAX + 1, r.b.B = 1), TFP_ERR_SHAPE, "25 positions; the model has 24");
     if (m->config.max_positions)
       BAD_BATCH((r.positions[4] = 900, r.b.positions = r.positions), TFP_ERR_DATA, "90");
     if (m->config.type_vocab) {
@@ -680,7 +736,9 @@ static void pooling(void) {
   tfp_read(ctx, tfp_pool_mean(ctx, tfp_from_floats(ctx, 3, shape, x), NULL), out, 6);
   NEAR(out[0], 4.5, 1e-6);
   NEAR(out[5], 18.5, 1e-6);
-  tfp_read(ctx, tfp_pool_mean(ctx, tfp_from_floats(ctx, 3, shape, x), tfp_from_ints(ctx, 2, flat, mask)), out, 6);
+  tfp_read(ctx,
+           tfp_pool_mean(ctx, tfp_from_floats(ctx, 3, shape, x), tfp_from_ints(ctx, 2, flat, mask)),
+           out, 6);
   OK(ctx);
   NEAR(out[1], 4, 1e-6);
   CHECK(out[3] == 0 && out[5] == 0); /* a row without tokens */
@@ -711,7 +769,8 @@ static void classification_picks_its_row(void) {
     memmove(r.dec_ids, r.dec_ids + 9, 5 * sizeof(int32_t));
     r.b.B = 1, r.b.T = 5, r.b.S = r.b.S ? 5 : 0, r.b.mask = r.b.dec_mask = NULL;
     logits_of(m, &r.b, NULL, b);
-    FOR(families[f], largest_difference(a + LABELS, b, LABELS) < 1e-4, "class of a padded row", largest_difference(a + LABELS, b, LABELS));
+    FOR(families[f], largest_difference(a + LABELS, b, LABELS) < 1e-4, "class of a padded row",
+        largest_difference(a + LABELS, b, LABELS));
     if (c.pool == TFP_POOL_LAST_END) {
       r.ids[4] = 5;
       tfp_forward(m, &r.b, TFP_WANT_LOGITS, NULL, &(tfp_output){0});

@@ -7,7 +7,8 @@ static tfp_ctx *context(uint64_t seed) {
   d.threads = 2, d.seed = seed;
   return tfp_create(&d);
 }
-static tfp_param *add(tfp_params *set, const char *name, int ndim, int64_t a, int64_t b, tfp_init init, double std) {
+static tfp_param *add(tfp_params *set, const char *name, int ndim, int64_t a, int64_t b,
+                      tfp_init init, double std) {
   int64_t shape[2];
   shape[0] = a, shape[1] = b;
   return tfp_param_add(set, name, ndim, shape, init, std);
@@ -52,7 +53,8 @@ static void layout_is_flat(void) {
     int64_t i;
     numel += n;
     CHECK(p->offset % 16 == 0 && p->offset + n <= set->flat);
-    CHECK(p->tensor->data == set->data + p->offset && p->tensor->grad->data == set->grad + p->offset);
+    CHECK(p->tensor->data == set->data + p->offset &&
+          p->tensor->grad->data == set->grad + p->offset);
     CHECK((uintptr_t)p->tensor->data % 64 == 0);
     CHECK(p->tensor->needs_grad && tfp_is_contiguous(p->tensor));
     if (p->decay) CHECK(p->offset + n <= set->decayed);
@@ -60,7 +62,8 @@ static void layout_is_flat(void) {
     for (i = 0; i < n; i++) CHECK(!used[p->offset + i]++);
   }
   CHECK(numel == set->numel && set->count == 6);
-  CHECK(tfp_params_find(set, "w2")->decay && !tfp_params_find(set, "b2")->decay && !tfp_params_find(set, "bias table")->decay);
+  CHECK(tfp_params_find(set, "w2")->decay && !tfp_params_find(set, "b2")->decay &&
+        !tfp_params_find(set, "bias table")->decay);
   for (numel = 0; numel < set->flat; numel++) /* the gaps hold nothing */
     if (!used[numel]) CHECK(set->data[numel] == 0 && set->grad[numel] == 0);
   free(used);
@@ -76,7 +79,8 @@ static void layout_is_flat(void) {
 /* Draws depend on the seed and the name: not on the order, and not on what else there is. */
 static void initialisation_goes_by_name(void) {
   tfp_ctx *ctx = context(1), *other = context(2);
-  tfp_params *a = tfp_params_create(ctx), *b = tfp_params_create(ctx), *c = tfp_params_create(other);
+  tfp_params *a = tfp_params_create(ctx), *b = tfp_params_create(ctx),
+             *c = tfp_params_create(other);
   tfp_real *x, *y, *z;
   double sum = 0, squares = 0;
   int64_t i, same = 0, n = 300 * 200;
@@ -86,10 +90,14 @@ static void initialisation_goes_by_name(void) {
   add(c, "w", 2, 300, 200, TFP_INIT_NORMAL, 0.02);
   tfp_params_finish(a, 1), tfp_params_finish(b, 0), tfp_params_finish(c, 0);
   OK(ctx);
-  x = (tfp_real *)tfp_params_find(a, "w")->tensor->data, y = (tfp_real *)tfp_params_find(b, "w")->tensor->data;
+  x = (tfp_real *)tfp_params_find(a, "w")->tensor->data,
+  y = (tfp_real *)tfp_params_find(b, "w")->tensor->data;
   CHECK(!memcmp(x, y, (size_t)n * sizeof *x));
-  y = (tfp_real *)tfp_params_find(a, "v")->tensor->data, z = (tfp_real *)tfp_params_find(c, "w")->tensor->data;
-  for (i = 0; i < n; i++) same += (x[i] == y[i]) + (x[i] == z[i]), sum += (double)x[i], squares += (double)x[i] * (double)x[i];
+  y = (tfp_real *)tfp_params_find(a, "v")->tensor->data,
+  z = (tfp_real *)tfp_params_find(c, "w")->tensor->data;
+  for (i = 0; i < n; i++)
+    same += (x[i] == y[i]) + (x[i] == z[i]), sum += (double)x[i],
+        squares += (double)x[i] * (double)x[i];
   CHECK(same < 100);
   NEAR(sum / (double)n / 0.02, 0, 0.02);
   NEAR(squares / (double)n / 0.0004, 1, 0.03);
@@ -98,7 +106,8 @@ static void initialisation_goes_by_name(void) {
 static void zero_row_and_constants(void) {
   tfp_ctx *ctx = context(1);
   tfp_params *set = tfp_params_create(ctx);
-  tfp_param *w = add(set, "w", 2, 5, 7, TFP_INIT_NORMAL, 1), *one = add(set, "one", 1, 9, 0, TFP_INIT_ONE, 0.7);
+  tfp_param *w = add(set, "w", 2, 5, 7, TFP_INIT_NORMAL, 1),
+            *one = add(set, "one", 1, 9, 0, TFP_INIT_ONE, 0.7);
   tfp_param *zero = add(set, "zero", 2, 2, 2, TFP_INIT_ZERO, 5);
   const tfp_real *x;
   int i;
@@ -112,14 +121,18 @@ static void zero_row_and_constants(void) {
 }
 static void copying(void) {
   tfp_ctx *ctx = context(1), *other = context(2);
-  tfp_params *a = tfp_params_create(ctx), *b = tfp_params_create(other), *empty = tfp_params_create(ctx);
+  tfp_params *a = tfp_params_create(ctx), *b = tfp_params_create(other),
+             *empty = tfp_params_create(ctx);
   tfp_real before;
-  add(a, "w", 2, 3, 4, TFP_INIT_NORMAL, 1), add(a, "b", 1, 4, 0, TFP_INIT_ZERO, 0), add(a, "x", 1, 4, 0, TFP_INIT_ZERO, 0);
-  add(b, "b", 1, 4, 0, TFP_INIT_ONE, 1), add(b, "w", 2, 3, 4, TFP_INIT_NORMAL, 1), add(b, "x", 1, 5, 0, TFP_INIT_ONE, 1);
+  add(a, "w", 2, 3, 4, TFP_INIT_NORMAL, 1), add(a, "b", 1, 4, 0, TFP_INIT_ZERO, 0),
+      add(a, "x", 1, 4, 0, TFP_INIT_ZERO, 0);
+  add(b, "b", 1, 4, 0, TFP_INIT_ONE, 1), add(b, "w", 2, 3, 4, TFP_INIT_NORMAL, 1),
+      add(b, "x", 1, 5, 0, TFP_INIT_ONE, 1);
   add(b, "y", 1, 5, 0, TFP_INIT_ONE, 1);
   tfp_params_finish(a, 1), tfp_params_finish(b, 1);
   CHECK(tfp_params_copy(b, a) == 2); /* x has another shape, y is new */
-  CHECK(!memcmp(tfp_params_find(a, "w")->tensor->data, tfp_params_find(b, "w")->tensor->data, 12 * sizeof(tfp_real)));
+  CHECK(!memcmp(tfp_params_find(a, "w")->tensor->data, tfp_params_find(b, "w")->tensor->data,
+                12 * sizeof(tfp_real)));
   CHECK(((tfp_real *)tfp_params_find(b, "b")->tensor->data)[3] == 0);
   CHECK(((tfp_real *)tfp_params_find(b, "x")->tensor->data)[0] == 1);
   before = a->data[0];
@@ -134,25 +147,30 @@ static void copying(void) {
 static void untouched_are_reported(void) {
   tfp_ctx *ctx = context(1);
   tfp_params *set = tfp_params_create(ctx);
-  tfp_param *w = add(set, "w", 2, 3, 4, TFP_INIT_NORMAL, 1), *lost = add(set, "lost", 1, 4, 0, TFP_INIT_NORMAL, 1);
+  tfp_param *w = add(set, "w", 2, 3, 4, TFP_INIT_NORMAL, 1),
+            *lost = add(set, "lost", 1, 4, 0, TFP_INIT_NORMAL, 1);
   tfp_param *frozen = add(set, "frozen", 1, 4, 0, TFP_INIT_NORMAL, 1);
   const char *names[3] = {NULL, NULL, NULL};
   double once;
   frozen->frozen = 1;
   tfp_params_finish(set, 1);
   CHECK(!frozen->tensor->needs_grad && w->tensor->needs_grad);
-  CHECK(tfp_params_untouched(set, names, 3) == 2 && !strcmp(names[0], "w") && !strcmp(names[1], "lost"));
-  tfp_backward(ctx, tfp_sum(ctx, tfp_mul(ctx, tfp_add(ctx, w->tensor, frozen->tensor), w->tensor), TFP_ALL_AXES));
+  CHECK(tfp_params_untouched(set, names, 3) == 2 && !strcmp(names[0], "w") &&
+        !strcmp(names[1], "lost"));
+  tfp_backward(ctx, tfp_sum(ctx, tfp_mul(ctx, tfp_add(ctx, w->tensor, frozen->tensor), w->tensor),
+                            TFP_ALL_AXES));
   OK(ctx);
   names[1] = NULL;
   CHECK(tfp_params_untouched(set, names, 1) == 1 && !strcmp(names[0], "lost") && !names[1]);
   CHECK(tfp_params_untouched(set, NULL, 0) == 1);
   once = (double)((tfp_real *)tfp_grad(w->tensor)->data)[5];
-  tfp_backward(ctx, tfp_sum(ctx, tfp_mul(ctx, tfp_add(ctx, w->tensor, frozen->tensor), w->tensor), TFP_ALL_AXES));
+  tfp_backward(ctx, tfp_sum(ctx, tfp_mul(ctx, tfp_add(ctx, w->tensor, frozen->tensor), w->tensor),
+                            TFP_ALL_AXES));
   NEAR(((tfp_real *)tfp_grad(w->tensor)->data)[5], 2 * once, 1e-6); /* gradients add up */
   tfp_params_zero_grad(set);
   CHECK(tfp_params_untouched(set, NULL, 0) == 2);
-  tfp_backward(ctx, tfp_sum(ctx, tfp_mul(ctx, tfp_add(ctx, w->tensor, frozen->tensor), w->tensor), TFP_ALL_AXES));
+  tfp_backward(ctx, tfp_sum(ctx, tfp_mul(ctx, tfp_add(ctx, w->tensor, frozen->tensor), w->tensor),
+                            TFP_ALL_AXES));
   NEAR(((tfp_real *)tfp_grad(w->tensor)->data)[5], once, 1e-6); /* and begin anew */
   CHECK(lost->tensor->fresh == 1);
   tfp_destroy(ctx);

@@ -1,4 +1,5 @@
-/* ops.c -- each fused op equals its unfused spelling, in value and gradients; the rules of the tape. */
+/* ops.c -- each fused op equals its unfused spelling, in value and gradients; the rules of the
+ * tape. */
 #include "test.h"
 
 static tfp_ctx *ctx;
@@ -12,8 +13,9 @@ static tfp_tensor *weigh(tfp_tensor *y) {
   return tfp_sum(ctx, tfp_mul(ctx, y, tfp_random(ctx, y->ndim, y->shape, 1, 77)), TFP_ALL_AXES);
 }
 /* Both spellings of one function of the same leaves: value and every gradient. */
-static void same(const char *name, tfp_tensor *(*fused)(tfp_tensor **), tfp_tensor *(*plain)(tfp_tensor **),
-                 tfp_tensor **leaf, int leaves, double tolerance) {
+static void same(const char *name, tfp_tensor *(*fused)(tfp_tensor **),
+                 tfp_tensor *(*plain)(tfp_tensor **), tfp_tensor **leaf, int leaves,
+                 double tolerance) {
   static float first[8][8192], second[8192];
   double value[2];
   char what[128];
@@ -59,13 +61,15 @@ static tfp_tensor *linear_plain(tfp_tensor **l) {
 static void linear_is_matmul_bias_activation(void) {
   tfp_tensor *l[3];
   for (activation = TFP_ACT_NONE; activation <= TFP_ACT_TANH; activation++) {
-    l[0] = numbers(3, 3, 17, 40, 1), l[1] = numbers(2, 50, 40, 0, 2), l[2] = numbers(1, 50, 0, 0, 3);
+    l[0] = numbers(3, 3, 17, 40, 1), l[1] = numbers(2, 50, 40, 0, 2),
+    l[2] = numbers(1, 50, 0, 0, 3);
     same("linear", linear_fused, linear_plain, l, 3, 2e-5);
   }
 }
 static int rms;
 static tfp_tensor *norm_fused(tfp_tensor **l) {
-  tfp_tensor *sum, *y = tfp_norm_residual(ctx, l[0], l[1], l[2], rms ? NULL : l[3], 1e-5, rms, &sum);
+  tfp_tensor *sum,
+      *y = tfp_norm_residual(ctx, l[0], l[1], l[2], rms ? NULL : l[3], 1e-5, rms, &sum);
   return tfp_add(ctx, weigh(y), tfp_scale(ctx, weigh(sum), 0.3));
 }
 static tfp_tensor *norm_plain(tfp_tensor **l) { /* by the formula, with student ops */
@@ -79,7 +83,8 @@ static tfp_tensor *norm_plain(tfp_tensor **l) { /* by the formula, with student 
 static void norm_is_its_formula(void) {
   tfp_tensor *l[4];
   for (rms = 0; rms < 2; rms++) {
-    l[0] = numbers(2, 70, 48, 0, 1), l[1] = numbers(2, 70, 48, 0, 2), l[2] = numbers(1, 48, 0, 0, 3);
+    l[0] = numbers(2, 70, 48, 0, 1), l[1] = numbers(2, 70, 48, 0, 2),
+    l[2] = numbers(1, 48, 0, 0, 3);
     l[3] = numbers(1, 48, 0, 0, 4);
     same("norm_residual", norm_fused, norm_plain, l, rms ? 3 : 4, 5e-5);
   }
@@ -89,7 +94,8 @@ static tfp_tensor *xent_fused(tfp_tensor **l) {
   return tfp_linear_xent(ctx, tfp_tanh(ctx, l[0]), l[1], l[2], xent_labels, 0.02);
 }
 static tfp_tensor *xent_plain(tfp_tensor **l) {
-  return tfp_cross_entropy(ctx, tfp_linear(ctx, tfp_tanh(ctx, l[0]), l[1], l[2], TFP_ACT_NONE), xent_labels, 0.02);
+  return tfp_cross_entropy(ctx, tfp_linear(ctx, tfp_tanh(ctx, l[0]), l[1], l[2], TFP_ACT_NONE),
+                           xent_labels, 0.02);
 }
 static void linear_xent_is_linear_and_cross_entropy(void) {
   int32_t labels[90];
@@ -97,7 +103,8 @@ static void linear_xent_is_linear_and_cross_entropy(void) {
   tfp_tensor *l[3];
   for (i = 0; i < n; i++) labels[i] = i % 3 == 1 ? TFP_IGNORE_INDEX : (int32_t)(i * 7 % 101);
   xent_labels = tfp_from_ints(ctx, 1, &n, labels);
-  l[0] = numbers(2, 90, 24, 0, 1), l[1] = numbers(2, 101, 24, 0, 2), l[2] = numbers(1, 101, 0, 0, 3);
+  l[0] = numbers(2, 90, 24, 0, 1), l[1] = numbers(2, 101, 24, 0, 2),
+  l[2] = numbers(1, 101, 0, 0, 3);
   same("linear_xent", xent_fused, xent_plain, l, 3, 3e-5);
 }
 static void cross_entropy_is_log_softmax(void) {
@@ -106,7 +113,8 @@ static void cross_entropy_is_log_softmax(void) {
   tfp_tensor *x = tfp_random(ctx, 2, shape, 2, 5), *p = tfp_log_softmax(ctx, x);
   const float *v = (const float *)p->data;
   const double want = -(v[3] + v[14] + v[27]) / 3;
-  NEAR(tfp_item(tfp_cross_entropy(ctx, x, tfp_from_ints(ctx, 1, &one, labels), 1.0 / 3)), want, 1e-6);
+  NEAR(tfp_item(tfp_cross_entropy(ctx, x, tfp_from_ints(ctx, 1, &one, labels), 1.0 / 3)), want,
+       1e-6);
   OK(ctx);
   tfp_step_reset(ctx);
 }
@@ -159,9 +167,12 @@ static void abandoned_step(void) {
   tfp_params_finish(set, 1);
   for (pass = 0; pass < 2; pass++) {
     tfp_params_zero_grad(set);
-    if (pass) tfp_linear_xent(ctx, numbers(2, 6, 4, 0, 9), p->tensor, NULL, tfp_from_ints(ctx, 1, &n, labels), 1);
+    if (pass)
+      tfp_linear_xent(ctx, numbers(2, 6, 4, 0, 9), p->tensor, NULL,
+                      tfp_from_ints(ctx, 1, &n, labels), 1);
     if (pass) tfp_step_reset(ctx);
-    tfp_backward(ctx, tfp_linear_xent(ctx, numbers(2, 6, 4, 0, 3), p->tensor, NULL, tfp_from_ints(ctx, 1, &n, labels), 1));
+    tfp_backward(ctx, tfp_linear_xent(ctx, numbers(2, 6, 4, 0, 3), p->tensor, NULL,
+                                      tfp_from_ints(ctx, 1, &n, labels), 1));
     tfp_read(ctx, tfp_grad(p->tensor), pass ? got : want, 20);
   }
   for (i = 0; i < 20; i++) CHECK(got[i] == want[i]);
@@ -175,9 +186,12 @@ static void nan_passes_through(void) {
   tfp_tensor *x = tfp_random(ctx, 2, shape, 1, 1), *g = tfp_full(ctx, 1, shape + 1, 1);
   ((float *)x->data)[7] = NAN;
   CHECK(isnan(((float *)tfp_relu(ctx, x)->data)[7]) && isnan(((float *)tfp_gelu(ctx, x)->data)[7]));
-  CHECK(isnan(((float *)tfp_tanh(ctx, x)->data)[7]) && isnan(((float *)tfp_sigmoid(ctx, x)->data)[7]));
-  CHECK(isnan(((float *)tfp_max(ctx, x, 1)->data)[0]) && !isnan(((float *)tfp_max(ctx, x, 1)->data)[1]));
-  CHECK(isnan(((float *)tfp_softmax(ctx, x)->data)[0]) && !isnan(((float *)tfp_softmax(ctx, x)->data)[20]));
+  CHECK(isnan(((float *)tfp_tanh(ctx, x)->data)[7]) &&
+        isnan(((float *)tfp_sigmoid(ctx, x)->data)[7]));
+  CHECK(isnan(((float *)tfp_max(ctx, x, 1)->data)[0]) &&
+        !isnan(((float *)tfp_max(ctx, x, 1)->data)[1]));
+  CHECK(isnan(((float *)tfp_softmax(ctx, x)->data)[0]) &&
+        !isnan(((float *)tfp_softmax(ctx, x)->data)[20]));
   CHECK(isnan(((float *)tfp_layernorm(ctx, x, g, NULL, 1e-5)->data)[3]));
   OK(ctx);
 }
@@ -186,7 +200,8 @@ static void ids_out_of_range(void) {
   static const int32_t ids[3] = {0, 5, 1}, minus[3] = {0, -1, 1};
   tfp_embedding(ctx, tfp_zeros(ctx, 2, shape), tfp_from_ints(ctx, 1, &n, ids), -1);
   FAILS(ctx, TFP_ERR_DATA, "number 1 of (3) is 5, outside [0,5)");
-  tfp_cross_entropy(ctx, tfp_zeros(ctx, 2, (const int64_t[2]){3, 4}), tfp_from_ints(ctx, 1, &n, minus), 1);
+  tfp_cross_entropy(ctx, tfp_zeros(ctx, 2, (const int64_t[2]){3, 4}),
+                    tfp_from_ints(ctx, 1, &n, minus), 1);
   FAILS(ctx, TFP_ERR_DATA, "is -1, outside [0,4)");
 }
 

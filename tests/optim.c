@@ -21,20 +21,25 @@ typedef struct reference { double p[PARAMS][MOST], m[PARAMS][MOST], v[PARAMS][MO
 static const int64_t rows_of[PARAMS] = {40, 7, 19}, columns_of[PARAMS] = {33, 0, 0};
 
 static double gradient(int which, int64_t i, int step) {
-  return (double)tfp_random_normal(7, (uint64_t)(which * 100 + step), (uint64_t)i) * (which == 1 ? 1e-3 : 1) * (step == 4 ? 30 : 1);
+  return (double)tfp_random_normal(7, (uint64_t)(which * 100 + step), (uint64_t)i) *
+         (which == 1 ? 1e-3 : 1) * (step == 4 ? 30 : 1);
 }
-static void reference_step(reference *r, const tfp_adamw_desc *d, double lr, int step, double *norm) {
+static void reference_step(reference *r, const tfp_adamw_desc *d, double lr, int step,
+                           double *norm) {
   double squares = 0, scale;
-  const double b1 = d->beta1 > 0 ? d->beta1 : 0.9, b2 = d->beta2 > 0 ? d->beta2 : 0.999, eps = d->eps > 0 ? d->eps : 1e-8;
+  const double b1 = d->beta1 > 0 ? d->beta1 : 0.9, b2 = d->beta2 > 0 ? d->beta2 : 0.999,
+               eps = d->eps > 0 ? d->eps : 1e-8;
   int k;
   int64_t i;
   for (k = 0; k < PARAMS; k++)
-    for (i = 0; i < rows_of[k] * (columns_of[k] ? columns_of[k] : 1); i++) squares += gradient(k, i, step) * gradient(k, i, step);
+    for (i = 0; i < rows_of[k] * (columns_of[k] ? columns_of[k] : 1); i++)
+      squares += gradient(k, i, step) * gradient(k, i, step);
   *norm = sqrt(squares);
   scale = d->clip > 0 && *norm > d->clip ? d->clip / *norm : 1;
   for (k = 0; k < PARAMS; k++)
     for (i = 0; i < rows_of[k] * (columns_of[k] ? columns_of[k] : 1); i++) {
-      const double g = gradient(k, i, step) * scale, decay = columns_of[k] || d->decay_all ? d->weight_decay : 0;
+      const double g = gradient(k, i, step) * scale,
+                   decay = columns_of[k] || d->decay_all ? d->weight_decay : 0;
       double *p = &r->p[k][i], *m = &r->m[k][i], *v = &r->v[k][i];
       *m = b1 * *m + (1 - b1) * g;
       *v = b2 * *v + (1 - b2) * g * g;
@@ -42,8 +47,10 @@ static void reference_step(reference *r, const tfp_adamw_desc *d, double lr, int
     }
 }
 static void adamw_follows_the_formula(void) {
-  static const tfp_adamw_desc all[4] = {
-    {0, 0, 0, 0, 0, 0}, {0.9, 0.95, 1e-6, 0.1, 0, 1}, {0.8, 0.99, 1e-3, 0.3, 1, 0}, {0, 0, 0, 0.01, 0, 5}};
+  static const tfp_adamw_desc all[4] = {{0, 0, 0, 0, 0, 0},
+                                        {0.9, 0.95, 1e-6, 0.1, 0, 1},
+                                        {0.8, 0.99, 1e-3, 0.3, 1, 0},
+                                        {0, 0, 0, 0.01, 0, 5}};
   static reference r;
   int d, step, k;
   int64_t i;
@@ -64,12 +71,14 @@ static void adamw_follows_the_formula(void) {
     opt = tfp_adamw_create(set, &all[d]);
     OK(ctx);
     for (k = 0; k < PARAMS; k++)
-      for (i = 0; i < tfp_numel(p[k]->tensor); i++) r.p[k][i] = (double)((tfp_real *)p[k]->tensor->data)[i];
+      for (i = 0; i < tfp_numel(p[k]->tensor); i++)
+        r.p[k][i] = (double)((tfp_real *)p[k]->tensor->data)[i];
     for (step = 0; step < 10; step++) {
       const double lr = 0.01 / (step + 1);
       double norm = 0, want = 0;
       for (k = 0; k < PARAMS; k++) {
-        for (i = 0; i < tfp_numel(p[k]->tensor); i++) ((tfp_real *)p[k]->tensor->grad->data)[i] = (tfp_real)gradient(k, i, step);
+        for (i = 0; i < tfp_numel(p[k]->tensor); i++)
+          ((tfp_real *)p[k]->tensor->grad->data)[i] = (tfp_real)gradient(k, i, step);
         p[k]->tensor->fresh = 0;
       }
       CHECK(tfp_adamw_step(opt, lr, &norm) == TFP_OK);
@@ -77,7 +86,8 @@ static void adamw_follows_the_formula(void) {
       reference_step(&r, &all[d], lr, step, &want);
       NEAR(norm, want, 1e-5);
       for (k = 0; k < PARAMS; k++)
-        for (i = 0; i < tfp_numel(p[k]->tensor); i++) NEAR(((tfp_real *)p[k]->tensor->data)[i], r.p[k][i], 3e-6);
+        for (i = 0; i < tfp_numel(p[k]->tensor); i++)
+          NEAR(((tfp_real *)p[k]->tensor->data)[i], r.p[k][i], 3e-6);
     }
     tfp_adamw_free(opt);
     tfp_destroy(ctx);
@@ -131,14 +141,17 @@ static void schedules(void) {
   }
   for (s = 10; s < 110; s++) {
     const double r = (double)(s - 10) / 100;
-    NEAR(tfp_learning_rate(TFP_COSINE, 2, 0.2, 10, 110, s), 0.2 + 1.8 * (1 + cos(pi * r)) / 2, 1e-12);
+    NEAR(tfp_learning_rate(TFP_COSINE, 2, 0.2, 10, 110, s), 0.2 + 1.8 * (1 + cos(pi * r)) / 2,
+         1e-12);
     NEAR(tfp_learning_rate(TFP_LINEAR, 2, 0.2, 10, 110, s), 2 - 1.8 * r, 1e-12);
     NEAR(tfp_learning_rate(TFP_CONSTANT, 2, 0.2, 10, 110, s), 2, 0);
   }
-  CHECK(tfp_learning_rate(TFP_COSINE, 2, 0.2, 10, 110, 110) == 0.2 && tfp_learning_rate(TFP_LINEAR, 2, 0.2, 10, 110, 5000) == 0.2);
+  CHECK(tfp_learning_rate(TFP_COSINE, 2, 0.2, 10, 110, 110) == 0.2 &&
+        tfp_learning_rate(TFP_LINEAR, 2, 0.2, 10, 110, 5000) == 0.2);
   CHECK(tfp_learning_rate(TFP_COSINE, 2, 0, 0, 100, 0) == 2);
   NEAR(tfp_learning_rate(TFP_COSINE, 2, 0, 0, 100, 50), 1, 1e-12);
-  CHECK(tfp_learning_rate(TFP_LINEAR, 2, 0.5, 100, 100, 100) == 0.5); /* a warm-up as long as the run */
+  CHECK(tfp_learning_rate(TFP_LINEAR, 2, 0.5, 100, 100, 100) ==
+        0.5); /* a warm-up as long as the run */
   CHECK(tfp_learning_rate(TFP_CONSTANT, 2, 0.5, 0, 100, 1000000) == 2);
 }
 
@@ -159,13 +172,16 @@ static tfp_loader *loader_of(tfp_ctx *ctx, kind what, int64_t T, int64_t rows) {
   int32_t tokens[6000];
   tfp_loader_desc d;
   int i;
-  for (i = 0; i < 6000; i++) /* words follow each other as they do in a language: some pairs are frequent */
-    tokens[i] = 3 + (int32_t)tfp_random_below(1, 2, (uint64_t)i, 16) * (i && tokens[i - 1] % 3 ? 2 : 13);
+  for (i = 0; i < 6000;
+       i++) /* words follow each other as they do in a language: some pairs are frequent */
+    tokens[i] =
+        3 + (int32_t)tfp_random_below(1, 2, (uint64_t)i, 16) * (i && tokens[i - 1] % 3 ? 2 : 13);
   memset(&d, 0, sizeof d);
   d.data = tfp_dataset_from_tokens(ctx, tokens, 6000, VOCAB, -1, 0.1);
   d.objective = objectives[what], d.T = T, d.rows = rows;
   d.special.bos = d.special.cls = 1, d.special.eos = d.special.sep = 2, d.special.pad = 0;
-  d.special.unk = d.special.mask = -1, d.special.sentinel0 = VOCAB - 1, d.special.sentinels = 30, d.special.sentinel_step = -1;
+  d.special.unk = d.special.mask = -1, d.special.sentinel0 = VOCAB - 1, d.special.sentinels = 30,
+  d.special.sentinel_step = -1;
   d.mlm.mask_id = 250, d.mlm.vocab = VOCAB;
   d.span.sentinel0 = VOCAB - 1, d.span.end_id = 2;
   return tfp_loader_create(ctx, &d);
@@ -196,7 +212,8 @@ static int same_weights(const tfp_model *m, const tfp_real *kept) {
 static double far_weights(const tfp_model *m, const tfp_real *kept) {
   double worst = 0;
   int64_t i;
-  for (i = 0; i < m->params->flat; i++) worst = fmax(worst, fabs((double)kept[i] - (double)m->params->data[i]));
+  for (i = 0; i < m->params->flat; i++)
+    worst = fmax(worst, fabs((double)kept[i] - (double)m->params->data[i]));
   return worst;
 }
 
@@ -311,11 +328,13 @@ static void infinite_gradient_stops_before_the_update(void) {
   tfp_param *p;
   int64_t i;
   t = tfp_trainer_create(m, &d);
-  p = tfp_params_find(m->params, "decoder.final_norm.w"); /* a finite loss is not enough: logits of 1e30 */
+  p = tfp_params_find(m->params,
+                      "decoder.final_norm.w"); /* a finite loss is not enough: logits of 1e30 */
   CHECK(p != NULL);
   for (i = 0; p && i < 32; i++) ((tfp_real *)p->tensor->data)[i] = (tfp_real)1e30;
   p = tfp_params_find(m->params, "word.w");
-  for (i = 0; p && i < tfp_numel(p->tensor); i++) ((tfp_real *)p->tensor->data)[i] *= (tfp_real)1e10;
+  for (i = 0; p && i < tfp_numel(p->tensor); i++)
+    ((tfp_real *)p->tensor->data)[i] *= (tfp_real)1e10;
   kept = copy_weights(m);
   tfp_train_step(t, NULL);
   FAILS(ctx, TFP_ERR_NAN, "no weight was changed");
@@ -371,7 +390,8 @@ static void sources_that_end(void) {
   d.source = scripted_source, d.ranks = 2;
   CHECK(!tfp_trainer_create(m, &d));
   FAILS(ctx, TFP_ERR_ARG, "without comm");
-  CHECK(!tfp_trainer_create(NULL, &d) && tfp_train_step(NULL, NULL) == TFP_ERR_ARG && tfp_trainer_step(NULL) == 0);
+  CHECK(!tfp_trainer_create(NULL, &d) && tfp_train_step(NULL, NULL) == TFP_ERR_ARG &&
+        tfp_trainer_step(NULL) == 0);
   OK(ctx);
   tfp_destroy(ctx);
 }
@@ -407,8 +427,13 @@ static void micro_batches_equal_one_batch(void) {
   }
 }
 
-/* A hook that does what a second process with equal data would do: doubles. It notes what it is asked. */
-typedef struct note { int calls, sources, sources_before_first, order_is_wrong, floats, waits; double first; int64_t numbers; } note;
+/* A hook that does what a second process with equal data would do: doubles. It notes what it is
+ * asked. */
+typedef struct note {
+  int calls, sources, sources_before_first, order_is_wrong, floats, waits;
+  double first;
+  int64_t numbers;
+} note;
 static note *counted; /* the source and the hook share it */
 static tfp_status doubling(void *user, const tfp_comm *what) {
   note *n = (note *)user;
@@ -461,7 +486,8 @@ static void equal_ranks_give_the_same_update(void) {
         CHECK(tfp_train_step(t, &two) == TFP_OK);
         CHECK(n.sources == 4);
         if (ranks == 1) continue;
-        CHECK(n.sources_before_first == 2); /* both micro-batches are counted before the first forward */
+        CHECK(n.sources_before_first ==
+              2); /* both micro-batches are counted before the first forward */
         CHECK(n.first > 0 && 2 * n.first == (double)two.scored && !n.order_is_wrong);
         CHECK(n.waits == 1 && n.floats >= 1 && n.numbers == m->params->flat);
       }
@@ -501,9 +527,23 @@ static void hooks_that_fail(void) {
 }
 
 #if !defined(_WIN32)
-/* Two ranks in two threads of this process, each with a context of its own, and a hook that sums. */
-typedef struct meeting { pthread_mutex_t lock; pthread_cond_t all_here; int here, round; void *data[2]; } meeting;
-typedef struct rank { meeting *place; int number; tfp_real *weights; int64_t flat; tfp_step_info info; tfp_status status; kind what; } rank;
+/* Two ranks in two threads of this process, each with a context of its own, and a hook that sums.
+ * */
+typedef struct meeting {
+  pthread_mutex_t lock;
+  pthread_cond_t all_here;
+  int here, round;
+  void *data[2];
+} meeting;
+typedef struct rank {
+  meeting *place;
+  int number;
+  tfp_real *weights;
+  int64_t flat;
+  tfp_step_info info;
+  tfp_status status;
+  kind what;
+} rank;
 
 static void wait_for_the_other(meeting *p) {
   pthread_mutex_lock(&p->lock);
@@ -564,18 +604,21 @@ static void two_ranks_equal_one(void) {
     memset(r, 0, sizeof r);
     pthread_mutex_init(&place.lock, NULL);
     pthread_cond_init(&place.all_here, NULL);
-    for (k = 0; k < 3; k++) r[k].what = (kind)what, r[k].number = k, r[k].place = k < 2 ? &place : NULL;
+    for (k = 0; k < 3; k++)
+      r[k].what = (kind)what, r[k].number = k, r[k].place = k < 2 ? &place : NULL;
     r[2].number = 0;
     for (k = 0; k < 2; k++) CHECK(!pthread_create(&id[k], NULL, run_rank, &r[k]));
     for (k = 0; k < 2; k++) pthread_join(id[k], NULL);
     run_rank(&r[2]);
     for (k = 0; k < 3; k++) CHECK(r[k].status == TFP_OK && r[k].weights);
     CHECK(!memcmp(r[0].weights, r[1].weights, (size_t)r[0].flat * sizeof(tfp_real)));
-    for (i = 0; i < r[0].flat; i++) worst = fmax(worst, fabs((double)r[0].weights[i] - (double)r[2].weights[i]));
+    for (i = 0; i < r[0].flat; i++)
+      worst = fmax(worst, fabs((double)r[0].weights[i] - (double)r[2].weights[i]));
     CHECK(worst < 1e-5);
     NEAR(r[0].info.loss, r[2].info.loss, 1e-5);
     NEAR(r[0].info.grad_norm, r[2].info.grad_norm, 1e-5);
-    CHECK(r[0].info.loss == r[1].info.loss && r[0].info.scored == r[2].info.scored && r[0].info.tokens == r[2].info.tokens);
+    CHECK(r[0].info.loss == r[1].info.loss && r[0].info.scored == r[2].info.scored &&
+          r[0].info.tokens == r[2].info.tokens);
     for (k = 0; k < 3; k++) free(r[k].weights);
     pthread_mutex_destroy(&place.lock);
     pthread_cond_destroy(&place.all_here);

@@ -23,7 +23,8 @@ static void views_share_data(void) {
   static const float turned[6] = {1, 5, 9, 13, 17, 21}, cut[4] = {5, 6, 9, 10};
   tfp_tensor *x = counting(3, shape), *p, *s, *part[3];
   p = tfp_permute(ctx, x, order);
-  CHECK(p->shape[0] == 4 && p->shape[1] == 2 && p->shape[2] == 3 && !tfp_is_contiguous(p) && p->base == x);
+  CHECK(p->shape[0] == 4 && p->shape[1] == 2 && p->shape[2] == 3 && !tfp_is_contiguous(p) &&
+        p->base == x);
   equals(tfp_slice(ctx, p, 0, 1, 1), turned, 6);
   s = tfp_slice(ctx, tfp_slice(ctx, tfp_slice(ctx, x, 0, 0, 1), 1, 1, 2), 2, 1, 2);
   equals(s, cut, 4);
@@ -59,7 +60,8 @@ static void empty_and_scalar(void) {
   OK(ctx);
 }
 static void wrong_shapes(void) {
-  static const int64_t a[2] = {2, 3}, b[2] = {3, 2}, huge[3] = {1LL << 40, 1LL << 40, 1LL << 40}, minus[1] = {-1};
+  static const int64_t a[2] = {2, 3}, b[2] = {3, 2}, huge[3] = {1LL << 40, 1LL << 40, 1LL << 40},
+                       minus[1] = {-1};
   tfp_tensor *x = counting(2, a), *y = counting(2, b);
   const int64_t big[2] = {7, 1};
   CHECK(!tfp_add(ctx, x, y));
@@ -88,7 +90,8 @@ static void wrong_shapes(void) {
   FAILS(ctx, TFP_ERR_ARG, "p = 1");
 }
 static void null_passes_through(void) {
-  CHECK(!tfp_add(ctx, NULL, NULL) && !tfp_softmax(ctx, NULL) && !tfp_linear(ctx, NULL, NULL, NULL, TFP_ACT_NONE));
+  CHECK(!tfp_add(ctx, NULL, NULL) && !tfp_softmax(ctx, NULL) &&
+        !tfp_linear(ctx, NULL, NULL, NULL, TFP_ACT_NONE));
   CHECK(!tfp_reshape(ctx, NULL, 0, NULL) && !tfp_attention(ctx, NULL, NULL, NULL, 1, NULL));
   OK(ctx);
 }
