@@ -95,7 +95,7 @@
  *   TFPRE_STATIC           everything private to that file
  *   TFPRE_REAL double      plain kernels in double, for gradient checks (in every file alike)
  *   TFPRE_NO_THREADS       the worker pool becomes a loop
- *   TFPRE_NO_SIMD          plain kernels alone
+ *   TFPRE_NO_SIMD          plain kernels alone (as -O0 has them in any case)
  *   TFPRE_NO_STDIO         no files of its own: give tfp_desc.io, or use none
  *   TFPRE_NO_STDLIB        no malloc: give tfp_desc.block or tfp_desc.allocator
  *
@@ -365,6 +365,7 @@ TFP_API float tfp_random_normal(uint64_t seed, uint64_t stream, uint64_t index);
 /* tfp_random_below -- an integer in [0,n), unbiased to 2^-32 relative.
  *
  * Args     n >= 1
+ * Returns  the integer
  */
 TFP_API int64_t tfp_random_below(uint64_t seed, uint64_t stream, uint64_t index, int64_t n);
 
@@ -380,6 +381,7 @@ TFP_API int64_t tfp_random_permuted(uint64_t seed, uint64_t stream, int64_t i, i
 /* tfp_stream -- the number of a stream from coordinates, so that no two purposes share draws.
  *
  * Args     step below 2^32, layer and site below 2^16
+ * Returns  step << 32 | layer << 16 | site
  */
 TFP_API uint64_t tfp_stream(uint64_t step, unsigned layer, unsigned site);
 /* ================================================================================================
@@ -1080,8 +1082,8 @@ TFP_API void tfp_training(tfp_ctx *ctx, int on, uint64_t step, uint64_t example)
  * Returns  TFP_OK, with the worst relative error in *worst: |numeric - analytic| over the larger of
  *          the two and a thousandth of that leaf's largest gradient
  * Errors   whatever fn raises
- * Cost     two calls of fn an element
  * Memory   scratch in the step arena
+ * Cost     two calls of fn an element
  */
 TFP_API tfp_status tfp_gradcheck(tfp_ctx *ctx, tfp_tensor *(*fn)(tfp_ctx *ctx, void *user),
                                  void *user, tfp_tensor *const *leaves, int count, double step,
@@ -1968,9 +1970,9 @@ typedef struct tfp_mlm_options {
 
 /* tfp_mlm -- hide tokens and ask for them (masked language modelling).
  *
- *   tokens  [1, 20, 21, 22, 23, 24, 25, 26, 27, 2]   specials 1 2, mask 3, share 0.3
- *   ids     [1, 20, 3, 22, 23, 24, 3, 26, 3, 2]      seed 7, index 0
- *   labels  [-100, -100, 21, -100, -100, -100, 25, -100, 27, -100]
+ *   tokens  [1, 20, 21, 22, 23, 24, 25, 26, 27, 2]   specials 1 2, mask 3, vocab 40, share 0.3
+ *   ids     [1, 20, 21, 22, 37, 3, 25, 3, 27, 2]     seed 7, index 3: one random, two masks
+ *   labels  [-100, -100, -100, -100, 23, 24, -100, 26, -100, -100]
  *
  * Shapes   tokens (n)   ->   ids (n), labels (n): the hidden token, TFP_IGNORE_INDEX elsewhere
  * Args     work: room for n int32; ids may be tokens itself
@@ -2019,9 +2021,9 @@ TFP_API int64_t tfp_span_lengths(int64_t inputs, const tfp_span_options *options
 
 /* tfp_span_corrupt -- replace spans by sentinels; the targets say what stood there.
  *
- *   tokens  [10, 11, 12, 13, 14, 15, 16, 17, 18, 19]   sentinel0 99, end 1, density 0.3, mean 1.5,
- *   seed 7 inputs  [10, 11, 12, 13, 14, 99, 16, 98, 1]
- *   targets [99, 15, 98, 17, 18, 19, 1]
+ *   tokens  [10, 11, 12, 13, 14, 15, 16, 17, 18, 19]   density 0.3, mean length 1.5
+ *   inputs  [10, 11, 12, 13, 14, 15, 99, 18, 98, 1]    sentinel0 99, end 1, seed 7, index 2
+ *   targets [99, 16, 17, 98, 19, 1]
  *
  * Shapes   tokens (n), n >= 2   ->   inputs, targets: at most n + 2 each
  * Args     n_inputs, n_targets: the lengths, which depend on n and options alone; work: 4 n int32
@@ -2048,8 +2050,8 @@ typedef struct tfp_denoise_options {
 /* tfp_denoise -- permute sentences, then replace spans by one mask each; the target is the clean
  * text.
  *
- *   tokens  [0, 10, 11, 4, 12, 13, 14, 4, 15, 16, 4, 2]   full stop 4, mask 3, share 0.3, seed 7,
- *   index 0 noised  [0, 3, 4, 3, 16, 4, 10, 11, 4, 2]
+ *   tokens  [0, 10, 11, 4, 12, 13, 14, 4, 15, 16, 4, 2]   full stop 4, mask 3, share 0.3
+ *   noised  [0, 15, 16, 4, 3, 14, 4, 3, 11, 4, 2]         seed 7, index 8
  *
  * Shapes   tokens (n) with their start and end token   ->   noised: at most n
  * Args     work: 7 n int32
@@ -6093,26 +6095,48 @@ struct tfpi_backend {
 /* ================================================================================================
  * >>kernels.c   the plain C kernels: the specification in code, always compiled
  * ================================================================================================
- * Every entry of the table in loops that say what it computes; forward first, then its backward.
- * They work for all strides, in float and (TFPRE_REAL) in double. The kernels of >>simd.c are
- * compared with these and fall back to them. Tasks of tfpi_parallel write different outputs, so
- * that no sum depends on the number of threads.
+ * Every entry of the table in loops that say what it computes; forward first, then its backward
+ * with the forward's formula above each derivative. They take all strides, in float and in double
+ * (TFPRE_REAL). The vector kernels are compared with these and fall back to them. The tasks of a
+ * kernel write different outputs and their sizes follow from shapes alone, so that no sum depends
+ * on the number of threads.
  */
 #define TFPI_MATH(name) \
   TFPI_INLINE tfp_real tfpi_m##name(tfp_real x) { \
-    return sizeof(tfp_real) == sizeof(float) ? (tfp_real)name##f((float)x) \
-                                             : (tfp_real)name((double)x); \
+    return sizeof x == sizeof(float) ? (tfp_real)name##f((float)x) : (tfp_real)name((double)x); \
   }
-TFPI_MATH(exp) TFPI_MATH(log) TFPI_MATH(sqrt) TFPI_MATH(tanh) TFPI_MATH(erf)
+TFPI_MATH(exp)
+TFPI_MATH(log)
+TFPI_MATH(sqrt)
+TFPI_MATH(tanh)
+TFPI_MATH(erf)
 #undef TFPI_MATH
 
-/* Scratch of a thread, for use within one kernel. */
+enum {
+  TFPI_TASK = 1 << 14,    /* elements that are worth a task of their own */
+  TFPI_BLOCK = 64,        /* columns that are worked on together */
+  TFPI_OPERANDS = 4,
+  TFPI_PARTS = 512        /* partial sums that wait on the stack of the calling thread */
+};
+
+/* Scratch of one thread, for use within one kernel of a fast level. Plain kernels use none: what
+ * they need is small and lies on the stack. */
 static TFPI_UNUSED char *tfpi_scratch(tfp_ctx *ctx, int thread) {
   return ctx->scratch + (size_t)thread * ctx->scratch_bytes;
 }
 
-/* ---- walking tensors: rows are runs along the last axis ---- */
+/* ---- walking tensors ---- */
 
+/* Offset of element `flat` (row-major) of the first `axes` axes of t. */
+static int64_t tfpi_offset(const tfp_tensor *t, int axes, int64_t flat) {
+  int64_t at = 0;
+  int i;
+  for (i = axes - 1; i >= 0; i--) {
+    at += flat % t->shape[i] * t->stride[i];
+    flat /= t->shape[i];
+  }
+  return at;
+}
 static int64_t tfpi_row_length(const tfp_tensor *t) { return t->ndim ? t->shape[t->ndim - 1] : 1; }
 static int64_t tfpi_row_count(const tfp_tensor *t) {
   int64_t n = 1;
@@ -6120,404 +6144,537 @@ static int64_t tfpi_row_count(const tfp_tensor *t) {
   for (i = 0; i < t->ndim - 1; i++) n *= t->shape[i];
   return n;
 }
-static int64_t tfpi_last_stride(const tfp_tensor *t) {
-  return t->ndim ? t->stride[t->ndim - 1] : 1;
-}
-/* Offset of the first element of row r, counted over the axes before the last. */
-static int64_t tfpi_row_offset(const tfp_tensor *t, int64_t r) {
-  int64_t at = 0;
-  int i;
-  for (i = t->ndim - 2; i >= 0; i--) {
-    at += r % t->shape[i] * t->stride[i];
-    r /= t->shape[i];
-  }
-  return at;
-}
+/* Row r of t, counted over the axes before the last. */
 static tfp_real *tfpi_row(const tfp_tensor *t, int64_t r) {
-  return tfpi_data(t) + tfpi_row_offset(t, r);
+  return tfpi_data(t) + tfpi_offset(t, t->ndim - 1, r);
 }
-/* Rows that make a task of some 8192 elements. */
-static int64_t tfpi_rows_per_task(int64_t length) {
-  return tfpi_max64(1, 8192 / tfpi_max64(length, 1));
+/* t's header as it looks when its size-1 axes are repeated to the shape of `like`. */
+static tfp_tensor tfpi_expanded(const tfp_tensor *t, const tfp_tensor *like) {
+  tfp_tensor e;
+  int i;
+  memcpy(&e, t, sizeof e);
+  for (i = 0; i < t->ndim; i++) {
+    e.shape[i] = like->shape[i];
+    if (t->shape[i] != like->shape[i]) e.stride[i] = 0;
+  }
+  return e;
 }
 
-/* A job over rows [first, last) of tensors of one shape. */
-typedef struct tfpi_rows_job {
+/* Some axes that several operands have in common; neighbours that can be one axis are one. */
+typedef struct tfpi_axes {
+  int ndim;
+  int64_t n; /* the product of the sizes */
+  int64_t shape[TFP_MAX_DIMS], stride[TFP_MAX_DIMS][TFPI_OPERANDS];
+} tfpi_axes;
+static void tfpi_axes_start(tfpi_axes *x) {
+  memset(x, 0, sizeof *x);
+  x->n = 1;
+}
+static void tfpi_axes_add(tfpi_axes *x, int64_t size, const int64_t *stride) {
+  int64_t *last = x->ndim ? x->stride[x->ndim - 1] : NULL;
+  int k, joins = last != NULL;
+  x->n *= size;
+  if (size == 1) return;
+  for (k = 0; k < TFPI_OPERANDS; k++) joins = joins && last[k] == stride[k] * size;
+  if (!joins) x->shape[x->ndim++] = 1;
+  x->shape[x->ndim - 1] *= size;
+  for (k = 0; k < TFPI_OPERANDS; k++) x->stride[x->ndim - 1][k] = stride[k];
+}
+/* Adds the offsets of element `flat` to at[]; returns how many lie from there on the last axis. */
+static int64_t tfpi_axes_at(const tfpi_axes *x, int64_t flat, int64_t *at) {
+  int64_t left = 1;
+  int i, k;
+  for (i = x->ndim - 1; i >= 0; i--) {
+    const int64_t index = flat % x->shape[i];
+    flat /= x->shape[i];
+    if (i == x->ndim - 1) left = x->shape[i] - index;
+    for (k = 0; k < TFPI_OPERANDS; k++) at[k] += index * x->stride[i][k];
+  }
+  return left;
+}
+static const int64_t *tfpi_axes_step(const tfpi_axes *x) {
+  return x->stride[x->ndim ? x->ndim - 1 : 0];
+}
+
+/* ---- kernels that work element by element ----
+ * A stretch is n elements along the last axis: those of operand k lie at at[k] + i*step[k]. */
+typedef void (*tfpi_stretch_fn)(const void *args, const int64_t *at, const int64_t *step,
+                                int64_t n);
+typedef struct tfpi_each_job {
+  tfpi_axes axes;
+  tfpi_stretch_fn fn;
   const void *args;
-  int64_t rows, per_task;
-  void (*body)(const void *args, int64_t first, int64_t last);
-} tfpi_rows_job;
-static void tfpi_rows_task(void *v, int64_t task, int thread) {
-  const tfpi_rows_job *j = (const tfpi_rows_job *)v;
+} tfpi_each_job;
+
+static void tfpi_each_task(void *v, int64_t task, int thread) {
+  const tfpi_each_job *j = (const tfpi_each_job *)v;
+  const int64_t end = tfpi_min64((task + 1) * TFPI_TASK, j->axes.n);
+  int64_t i, n;
   (void)thread;
-  j->body(j->args, task * j->per_task, tfpi_min64((task + 1) * j->per_task, j->rows));
-}
-static void tfpi_over_rows(tfp_ctx *ctx, int64_t rows, int64_t length,
-                           void (*body)(const void *, int64_t, int64_t), const void *args) {
-  tfpi_rows_job j;
-  if (rows < 1 || length < 1) return;
-  j.args = args, j.rows = rows, j.per_task = tfpi_rows_per_task(length), j.body = body;
-  tfpi_parallel(ctx, tfpi_ceil_div(rows, j.per_task), tfpi_rows_task, &j);
-}
-
-/* The axes on which a tensor was repeated (or is reduced), with the strides of up to three tensors.
- * */
-typedef struct tfpi_box { int n; int64_t size[TFP_MAX_DIMS], stride[3][TFP_MAX_DIMS]; } tfpi_box;
-static void tfpi_box_make(tfpi_box *box, const tfp_tensor *small, const tfp_tensor *const *large,
-                          int count) {
-  int i, k;
-  box->n = 0;
-  for (i = 0; i < large[0]->ndim; i++) {
-    if (small->shape[i] == large[0]->shape[i]) continue;
-    box->size[box->n] = large[0]->shape[i];
-    for (k = 0; k < count; k++) box->stride[k][box->n] = large[k]->stride[i];
-    box->n++;
+  for (i = task * TFPI_TASK; i < end; i += n) {
+    int64_t at[TFPI_OPERANDS] = {0, 0, 0, 0};
+    n = tfpi_min64(tfpi_axes_at(&j->axes, i, at), end - i);
+    j->fn(j->args, at, tfpi_axes_step(&j->axes), n);
   }
 }
-/* The next place in a box, adding to at[0..count-1]; 0 behind the last. */
-static int tfpi_box_next(const tfpi_box *box, int64_t *index, int64_t *at, int count) {
-  int i, k;
-  for (i = box->n - 1; i >= 0; i--) {
-    for (k = 0; k < count; k++) at[k] += box->stride[k][i];
-    if (++index[i] < box->size[i]) return 1;
-    for (k = 0; k < count; k++) at[k] -= box->stride[k][i] * box->size[i];
-    index[i] = 0;
-  }
-  return 0;
-}
-static int tfpi_box_empty(const tfpi_box *box) {
+/* Operand 0 has the shape; an operand that is NULL is not there. */
+static void tfpi_each(tfp_ctx *ctx, tfpi_stretch_fn fn, const void *args, const tfp_tensor *t0,
+                      const tfp_tensor *t1, const tfp_tensor *t2, const tfp_tensor *t3) {
+  tfpi_each_job j;
   int i;
-  for (i = 0; i < box->n; i++)
-    if (!box->size[i]) return 1;
-  return 0;
-}
-/* Offset in `large` of the element that stands at `small`'s row r, column c (size-1 axes at 0). */
-static int64_t tfpi_corner(const tfp_tensor *small, const tfp_tensor *large, int64_t r, int64_t c) {
-  int64_t at =
-      small->ndim && small->shape[small->ndim - 1] > 1 ? c * large->stride[small->ndim - 1] : 0;
-  int i;
-  for (i = small->ndim - 2; i >= 0; i--) {
-    at += r % small->shape[i] * (small->shape[i] > 1 ? large->stride[i] : 0);
-    r /= small->shape[i];
+  j.fn = fn, j.args = args;
+  tfpi_axes_start(&j.axes);
+  for (i = 0; i < t0->ndim; i++) {
+    int64_t stride[TFPI_OPERANDS];
+    stride[0] = t0->stride[i];
+    stride[1] = t1 ? t1->stride[i] : 0;
+    stride[2] = t2 ? t2->stride[i] : 0;
+    stride[3] = t3 ? t3->stride[i] : 0;
+    tfpi_axes_add(&j.axes, t0->shape[i], stride);
   }
-  return at;
+  tfpi_parallel(ctx, tfpi_ceil_div(j.axes.n, TFPI_TASK), tfpi_each_task, &j);
 }
 
-/* ---- copy, fill ---- */
+/* What element-wise kernels need besides the places. */
+typedef struct tfpi_each_args {
+  int kind, accumulate;
+  void *y;
+  const void *a, *b, *d;
+  double c;
+} tfpi_each_args;
+static tfpi_each_args tfpi_each_open(int kind, int accumulate, const tfp_tensor *y,
+                                     const tfp_tensor *a, const tfp_tensor *b,
+                                     const tfp_tensor *d, double c) {
+  tfpi_each_args e;
+  e.kind = kind, e.accumulate = accumulate, e.c = c;
+  e.y = y->data, e.a = a ? a->data : NULL, e.b = b ? b->data : NULL, e.d = d ? d->data : NULL;
+  return e;
+}
+TFPI_INLINE void tfpi_put(tfp_real *y, tfp_real value, int accumulate) {
+  *y = accumulate ? *y + value : value;
+}
 
-typedef struct tfpi_copy_args {
-  tfp_tensor *y;
-  const tfp_tensor *x;
-  int accumulate;
-  double value;
-} tfpi_copy_args;
-static void tfpi_copy_rows(const void *v, int64_t first, int64_t last) {
-  const tfpi_copy_args *a = (const tfpi_copy_args *)v;
-  const int64_t n = tfpi_row_length(a->y), ys = tfpi_last_stride(a->y), xs = tfpi_last_stride(a->x);
-  int64_t r, i;
-  for (r = first; r < last; r++) {
-    if (a->y->dtype == TFP_I32) {
-      int32_t *y = tfpi_ints(a->y) + tfpi_row_offset(a->y, r);
-      const int32_t *x = tfpi_ints(a->x) + tfpi_row_offset(a->x, r);
-      for (i = 0; i < n; i++) y[i * ys] = a->accumulate ? y[i * ys] + x[i * xs] : x[i * xs];
-    } else {
-      tfp_real *y = tfpi_row(a->y, r);
-      const tfp_real *x = tfpi_row(a->x, r);
-      for (i = 0; i < n; i++) y[i * ys] = a->accumulate ? y[i * ys] + x[i * xs] : x[i * xs];
-    }
-  }
+/* ---- copy, fill, masked_fill ---- */
+
+static void tfpi_copy_reals(const void *v, const int64_t *at, const int64_t *step, int64_t n) {
+  const tfpi_each_args *e = (const tfpi_each_args *)v;
+  tfp_real *y = (tfp_real *)e->y + at[0];
+  const tfp_real *x = (const tfp_real *)e->a + at[1];
+  int64_t i;
+  if (step[0] == 1 && step[1] == 1 && !e->accumulate) memmove(y, x, (size_t)n * sizeof *y);
+  else for (i = 0; i < n; i++) tfpi_put(y + i * step[0], x[i * step[1]], e->accumulate);
+}
+static void tfpi_copy_ints(const void *v, const int64_t *at, const int64_t *step, int64_t n) {
+  const tfpi_each_args *e = (const tfpi_each_args *)v;
+  int32_t *y = (int32_t *)e->y + at[0];
+  const int32_t *x = (const int32_t *)e->a + at[1];
+  int64_t i;
+  for (i = 0; i < n; i++)
+    y[i * step[0]] = e->accumulate ? y[i * step[0]] + x[i * step[1]] : x[i * step[1]];
 }
 static void tfpi_copy_plain(tfp_ctx *ctx, tfp_tensor *y, const tfp_tensor *x, int accumulate) {
-  tfpi_copy_args a;
-  a.y = y, a.x = x, a.accumulate = accumulate, a.value = 0;
-  tfpi_over_rows(ctx, tfpi_row_count(y), tfpi_row_length(y), tfpi_copy_rows, &a);
+  const tfpi_each_args e = tfpi_each_open(0, accumulate, y, x, NULL, NULL, 0);
+  tfpi_each(ctx, y->dtype == TFP_I32 ? tfpi_copy_ints : tfpi_copy_reals, &e, y, x, NULL, NULL);
 }
-static void tfpi_fill_rows(const void *v, int64_t first, int64_t last) {
-  const tfpi_copy_args *a = (const tfpi_copy_args *)v;
-  const int64_t n = tfpi_row_length(a->y), ys = tfpi_last_stride(a->y);
-  int64_t r, i;
-  for (r = first; r < last; r++)
-    for (i = 0; i < n; i++) {
-      if (a->y->dtype == TFP_I32)
-        tfpi_ints(a->y)[tfpi_row_offset(a->y, r) + i * ys] = (int32_t)a->value;
-      else tfpi_row(a->y, r)[i * ys] = (tfp_real)a->value;
-    }
+
+static void tfpi_fill_reals(const void *v, const int64_t *at, const int64_t *step, int64_t n) {
+  const tfpi_each_args *e = (const tfpi_each_args *)v;
+  int64_t i;
+  for (i = 0; i < n; i++) ((tfp_real *)e->y)[at[0] + i * step[0]] = (tfp_real)e->c;
+}
+static void tfpi_fill_ints(const void *v, const int64_t *at, const int64_t *step, int64_t n) {
+  const tfpi_each_args *e = (const tfpi_each_args *)v;
+  int64_t i;
+  for (i = 0; i < n; i++) ((int32_t *)e->y)[at[0] + i * step[0]] = (int32_t)e->c;
 }
 static void tfpi_fill_plain(tfp_ctx *ctx, tfp_tensor *y, double value) {
-  tfpi_copy_args a;
-  a.y = y, a.x = NULL, a.accumulate = 0, a.value = value;
-  tfpi_over_rows(ctx, tfpi_row_count(y), tfpi_row_length(y), tfpi_fill_rows, &a);
+  const tfpi_each_args e = tfpi_each_open(0, 0, y, NULL, NULL, NULL, value);
+  tfpi_each(ctx, y->dtype == TFP_I32 ? tfpi_fill_ints : tfpi_fill_reals, &e, y, NULL, NULL, NULL);
+}
+
+static void tfpi_masked_fill_reals(const void *v, const int64_t *at, const int64_t *step,
+                                   int64_t n) {
+  const tfpi_each_args *e = (const tfpi_each_args *)v;
+  tfp_real *y = (tfp_real *)e->y + at[0];
+  const tfp_real *x = (const tfp_real *)e->a + at[1];
+  const int32_t *mask = (const int32_t *)e->b + at[2];
+  int64_t i;
+  for (i = 0; i < n; i++)
+    tfpi_put(y + i * step[0], mask[i * step[2]] ? (tfp_real)e->c : x[i * step[1]], e->accumulate);
+}
+static void tfpi_masked_fill_plain(tfp_ctx *ctx, tfp_tensor *y, const tfp_tensor *x,
+                                   const tfp_tensor *mask, double value, int accumulate) {
+  const tfpi_each_args e = tfpi_each_open(0, accumulate, y, x, mask, NULL, value);
+  tfpi_each(ctx, tfpi_masked_fill_reals, &e, y, x, mask, NULL);
 }
 
 /* ---- functions of one number ---- */
 
-static const tfp_real tfpi_root_2_over_pi = (tfp_real)0.79788456080286535588,
-                      tfpi_root_half = (tfp_real)0.70710678118654752440;
+static const tfp_real tfpi_root_half = (tfp_real)0.70710678118654752440;
+static const tfp_real tfpi_root_2_over_pi = (tfp_real)0.79788456080286535588;
+static const tfp_real tfpi_gelu_cubic = (tfp_real)0.044715;
 
-static tfp_real tfpi_unary_value(tfpi_unary_kind kind, tfp_real x, tfp_real c) {
+static tfp_real tfpi_pow_plain(tfp_real x, double c) {
+  if (x != x) return x; /* pow(NaN, 0) would be 1 */
+  if (sizeof x == sizeof(float)) return (tfp_real)powf((float)x, (float)c);
+  return (tfp_real)pow((double)x, c);
+}
+static tfp_real tfpi_unary_value(tfpi_unary_kind kind, tfp_real x, double c) {
+  const tfp_real half = x * (tfp_real)0.5;
   switch (kind) {
     case TFPI_NEG: return -x;
-    case TFPI_SCALE: return x * c;
+    case TFPI_SCALE: return x * (tfp_real)c;
     case TFPI_EXP: return tfpi_mexp(x);
     case TFPI_LOG: return tfpi_mlog(x);
     case TFPI_SQRT: return tfpi_msqrt(x);
-    case TFPI_POW: return (tfp_real)pow((double)x, (double)c);
+    case TFPI_POW: return tfpi_pow_plain(x, c);
     case TFPI_TANH: return tfpi_mtanh(x);
     case TFPI_SIGMOID: return 1 / (1 + tfpi_mexp(-x));
     case TFPI_RELU: return x <= 0 ? 0 : x; /* NaN is not <= 0 */
     case TFPI_SILU: return x / (1 + tfpi_mexp(-x));
-    case TFPI_GELU: return x * (tfp_real)0.5 * (1 + tfpi_merf(x * tfpi_root_half));
+    case TFPI_GELU: return half * (1 + tfpi_merf(x * tfpi_root_half));
     case TFPI_GELU_NEW:
-      return x * (tfp_real)0.5 *
-             (1 + tfpi_mtanh(tfpi_root_2_over_pi * (x + (tfp_real)0.044715 * x * x * x)));
+      return half * (1 + tfpi_mtanh(tfpi_root_2_over_pi * (x + tfpi_gelu_cubic * x * x * x)));
     default: return x;
   }
 }
 /* f'(x), where y = f(x) is known. */
-static tfp_real tfpi_unary_slope(tfpi_unary_kind kind, tfp_real x, tfp_real y, tfp_real c) {
-  tfp_real s, u;
+static tfp_real tfpi_unary_slope(tfpi_unary_kind kind, tfp_real x, tfp_real y, double c) {
+  const tfp_real half = (tfp_real)0.5;
+  tfp_real s, t;
   switch (kind) {
     case TFPI_NEG: return -1;
-    case TFPI_SCALE: return c;
+    case TFPI_SCALE: return (tfp_real)c;
     case TFPI_EXP: return y;
     case TFPI_LOG: return 1 / x;
-    case TFPI_SQRT: return (tfp_real)0.5 / y;
-    case TFPI_POW: return c * (tfp_real)pow((double)x, (double)c - 1);
+    case TFPI_SQRT: return half / y;
+    case TFPI_POW: return c == 0 ? 0 : (tfp_real)c * tfpi_pow_plain(x, c - 1);
     case TFPI_TANH: return 1 - y * y;
     case TFPI_SIGMOID: return y * (1 - y);
-    case TFPI_RELU: return x <= 0 ? 0 : x != x ? x : 1;
-    case TFPI_SILU: /* (x s)' = s + x s (1 - s) */
+    case TFPI_RELU: return x > 0 ? 1 : x <= 0 ? 0 : x; /* the last is NaN */
+    case TFPI_SILU: /* y = x s     y' = s + x s (1 - s) */
       s = 1 / (1 + tfpi_mexp(-x));
       return s * (1 + x * (1 - s));
-    case TFPI_GELU: /* Phi(x) + x phi(x) */
-      return (tfp_real)0.5 * (1 + tfpi_merf(x * tfpi_root_half)) +
-             x * (tfp_real)0.39894228040143267794 * tfpi_mexp(-x * x * (tfp_real)0.5);
-    case TFPI_GELU_NEW: /* with u = sqrt(2/pi) (x + 0.044715 x^3): (1 + tanh u)/2 + x/2 (1 - tanh^2
-                           u) u' */
-      u = tfpi_mtanh(tfpi_root_2_over_pi * (x + (tfp_real)0.044715 * x * x * x));
-      s = tfpi_root_2_over_pi * (1 + 3 * (tfp_real)0.044715 * x * x);
-      return (tfp_real)0.5 * (1 + u) + (tfp_real)0.5 * x * (1 - u * u) * s;
+    case TFPI_GELU: /* y = x Phi(x)     y' = Phi(x) + x phi(x) */
+      s = half * (1 + tfpi_merf(x * tfpi_root_half));
+      return s + x * (tfp_real)0.39894228040143267794 * tfpi_mexp(-x * x * half);
+    case TFPI_GELU_NEW: /* y = x/2 (1 + tanh u)     y' = (1 + tanh u)/2 + x/2 (1 - tanh^2 u) u' */
+      t = tfpi_mtanh(tfpi_root_2_over_pi * (x + tfpi_gelu_cubic * x * x * x));
+      s = 1 - t * t;
+      if (s == 0) return half * (1 + t); /* u' may have overflowed */
+      s *= tfpi_root_2_over_pi * (1 + 3 * tfpi_gelu_cubic * x * x);
+      return half * (1 + t) + half * x * s;
     default: return 1;
   }
 }
-typedef struct tfpi_unary_args {
-  tfpi_unary_kind kind;
-  tfp_tensor *out;
-  const tfp_tensor *x, *y, *dy;
-  tfp_real c;
-  int accumulate;
-} tfpi_unary_args;
-static void tfpi_unary_rows(const void *v, int64_t first, int64_t last) {
-  const tfpi_unary_args *a = (const tfpi_unary_args *)v;
-  const int64_t n = tfpi_row_length(a->out), ys = tfpi_last_stride(a->out),
-                xs = tfpi_last_stride(a->x);
-  int64_t r, i;
-  for (r = first; r < last; r++) {
-    tfp_real *y = tfpi_row(a->out, r);
-    const tfp_real *x = tfpi_row(a->x, r);
-    for (i = 0; i < n; i++) y[i * ys] = tfpi_unary_value(a->kind, x[i * xs], a->c);
-  }
+static void tfpi_unary_stretch(const void *v, const int64_t *at, const int64_t *step, int64_t n) {
+  const tfpi_each_args *e = (const tfpi_each_args *)v;
+  tfp_real *y = (tfp_real *)e->y + at[0];
+  const tfp_real *x = (const tfp_real *)e->a + at[1];
+  int64_t i;
+  for (i = 0; i < n; i++)
+    y[i * step[0]] = tfpi_unary_value((tfpi_unary_kind)e->kind, x[i * step[1]], e->c);
 }
 static void tfpi_unary_plain(tfp_ctx *ctx, tfpi_unary_kind kind, tfp_tensor *y, const tfp_tensor *x,
                              double c) {
-  tfpi_unary_args a;
-  memset(&a, 0, sizeof a);
-  a.kind = kind, a.out = y, a.x = x, a.c = (tfp_real)c;
-  tfpi_over_rows(ctx, tfpi_row_count(y), tfpi_row_length(y), tfpi_unary_rows, &a);
+  const tfpi_each_args e = tfpi_each_open((int)kind, 0, y, x, NULL, NULL, c);
+  tfpi_each(ctx, tfpi_unary_stretch, &e, y, x, NULL, NULL);
 }
-static void tfpi_unary_bwd_rows(const void *v, int64_t first, int64_t last) {
-  const tfpi_unary_args *a = (const tfpi_unary_args *)v;
-  const int64_t n = tfpi_row_length(a->out), ds = tfpi_last_stride(a->out),
-                xs = tfpi_last_stride(a->x);
-  const int64_t ys = tfpi_last_stride(a->y), gs = tfpi_last_stride(a->dy);
-  int64_t r, i;
-  for (r = first; r < last; r++) {
-    tfp_real *dx = tfpi_row(a->out, r);
-    const tfp_real *x = tfpi_row(a->x, r), *y = tfpi_row(a->y, r), *dy = tfpi_row(a->dy, r);
-    for (i = 0; i < n; i++) {
-      const tfp_real d = dy[i * gs] * tfpi_unary_slope(a->kind, x[i * xs], y[i * ys], a->c);
-      dx[i * ds] = a->accumulate ? dx[i * ds] + d : d;
-    }
+/* dx = dy f'(x) */
+static void tfpi_unary_bwd_stretch(const void *v, const int64_t *at, const int64_t *step,
+                                   int64_t n) {
+  const tfpi_each_args *e = (const tfpi_each_args *)v;
+  tfp_real *dx = (tfp_real *)e->y + at[0];
+  const tfp_real *dy = (const tfp_real *)e->a + at[1];
+  const tfp_real *x = (const tfp_real *)e->b + at[2], *y = (const tfp_real *)e->d + at[3];
+  int64_t i;
+  for (i = 0; i < n; i++) {
+    const tfp_real slope =
+        tfpi_unary_slope((tfpi_unary_kind)e->kind, x[i * step[2]], y[i * step[3]], e->c);
+    tfpi_put(dx + i * step[0], dy[i * step[1]] * slope, e->accumulate);
   }
 }
 static void tfpi_unary_bwd_plain(tfp_ctx *ctx, tfpi_unary_kind kind, tfp_tensor *dx,
                                  const tfp_tensor *dy, const tfp_tensor *x, const tfp_tensor *y,
                                  double c, int accumulate) {
-  tfpi_unary_args a;
-  a.kind = kind, a.out = dx, a.x = x, a.y = y, a.dy = dy, a.c = (tfp_real)c,
-  a.accumulate = accumulate;
-  tfpi_over_rows(ctx, tfpi_row_count(dx), tfpi_row_length(dx), tfpi_unary_bwd_rows, &a);
+  const tfpi_each_args e = tfpi_each_open((int)kind, accumulate, dx, dy, x, y, c);
+  tfpi_each(ctx, tfpi_unary_bwd_stretch, &e, dx, dy, x, y);
 }
 
-/* ---- functions of two numbers, repeated by stride 0 ---- */
+/* ---- functions of two numbers ---- */
 
-typedef struct tfpi_binary_args {
-  tfpi_binary_kind kind;
-  int which, accumulate;
-  tfp_tensor *out;
-  const tfp_tensor *dy, *a, *b;
-} tfpi_binary_args;
-static tfp_real tfpi_binary_value(tfpi_binary_kind kind, tfp_real a, tfp_real b) {
-  switch (kind) {
-    case TFPI_ADD: return a + b;
-    case TFPI_SUB: return a - b;
-    case TFPI_MUL: return a * b;
-    default: return a / b;
-  }
-}
-static void tfpi_binary_rows(const void *v, int64_t first, int64_t last) {
-  const tfpi_binary_args *g = (const tfpi_binary_args *)v;
-  const int64_t n = tfpi_row_length(g->out), ys = tfpi_last_stride(g->out);
-  const int64_t as = tfpi_last_stride(g->a), bs = tfpi_last_stride(g->b);
-  int64_t r, i;
-  for (r = first; r < last; r++) {
-    tfp_real *y = tfpi_row(g->out, r);
-    const tfp_real *a = tfpi_row(g->a, r), *b = tfpi_row(g->b, r);
-    for (i = 0; i < n; i++) y[i * ys] = tfpi_binary_value(g->kind, a[i * as], b[i * bs]);
+static void tfpi_binary_stretch(const void *v, const int64_t *at, const int64_t *step, int64_t n) {
+  const tfpi_each_args *e = (const tfpi_each_args *)v;
+  tfp_real *y = (tfp_real *)e->y + at[0];
+  const tfp_real *a = (const tfp_real *)e->a + at[1], *b = (const tfp_real *)e->b + at[2];
+  const int64_t ys = step[0], as = step[1], bs = step[2];
+  int64_t i;
+  switch ((tfpi_binary_kind)e->kind) {
+    case TFPI_ADD: for (i = 0; i < n; i++) y[i * ys] = a[i * as] + b[i * bs]; break;
+    case TFPI_SUB: for (i = 0; i < n; i++) y[i * ys] = a[i * as] - b[i * bs]; break;
+    case TFPI_MUL: for (i = 0; i < n; i++) y[i * ys] = a[i * as] * b[i * bs]; break;
+    case TFPI_DIV: for (i = 0; i < n; i++) y[i * ys] = a[i * as] / b[i * bs]; break;
   }
 }
 static void tfpi_binary_plain(tfp_ctx *ctx, tfpi_binary_kind kind, tfp_tensor *y,
                               const tfp_tensor *a, const tfp_tensor *b) {
-  tfpi_binary_args g;
-  g.kind = kind, g.which = 0, g.accumulate = 0, g.out = y, g.dy = NULL, g.a = a, g.b = b;
-  tfpi_over_rows(ctx, tfpi_row_count(y), tfpi_row_length(y), tfpi_binary_rows, &g);
+  const tfpi_each_args e = tfpi_each_open((int)kind, 0, y, a, b, NULL, 0);
+  tfpi_each(ctx, tfpi_binary_stretch, &e, y, a, b, NULL);
 }
-/* dy times the slope of a op b in operand `which`. */
-static tfp_real tfpi_binary_slope(tfpi_binary_kind kind, int which, tfp_real dy, tfp_real a,
-                                  tfp_real b) {
-  switch (kind) {
-    case TFPI_ADD: return dy;
-    case TFPI_SUB: return which ? -dy : dy;
-    case TFPI_MUL: return dy * (which ? a : b);
-    default: return which ? -dy * a / (b * b) : dy / b;
+
+/* ---- sums and maxima over any axes ----
+ * The axes of the input that the output keeps make its K outputs, those that it lacks the R
+ * elements behind each. A task has some outputs and one slice of their elements: outputs that are
+ * few have their elements cut into slices of a fixed size, which are put together in order. Sums
+ * are in double, for they are long. Values come from a function, so that gradients are summed in
+ * the same way. */
+typedef void (*tfpi_value_fn)(const void *args, const int64_t *at, const int64_t *step, int64_t n,
+                              tfp_real *out);
+typedef struct tfpi_fold_job {
+  tfpi_axes kept, folded; /* operands 0..2: inputs, 3: output */
+  tfpi_value_fn value;
+  const void *args;
+  tfp_real *y;
+  tfpi_reduce_kind kind;
+  int accumulate, across; /* across: the inner loop runs over outputs */
+  int64_t outputs;        /* of a task */
+  int64_t slices, slice;  /* how many, and the elements of one */
+  double *parts;          /* (slices,K) where there are several slices */
+} tfpi_fold_job;
+
+TFPI_INLINE void tfpi_fold_in(tfpi_reduce_kind kind, double *acc, double x) {
+  if (kind != TFPI_MAX) *acc += x;
+  else if (x > *acc || x != x) *acc = x; /* nothing is larger than NaN: it stays */
+}
+static void tfpi_fold_store(const tfpi_fold_job *j, int64_t output, double acc) {
+  int64_t at[TFPI_OPERANDS] = {0, 0, 0, 0};
+  tfpi_axes_at(&j->kept, output, at);
+  if (j->kind == TFPI_MEAN) acc /= (double)j->folded.n;
+  tfpi_put(j->y + at[3], (tfp_real)acc, j->accumulate);
+}
+/* The elements [r0,r1) behind m <= TFPI_BLOCK outputs that lie at `at`, one kept step apart. */
+static void tfpi_fold_block(const tfpi_fold_job *j, const int64_t *at, int64_t m, int64_t r0,
+                            int64_t r1, double *acc) {
+  const int64_t *step = tfpi_axes_step(&j->kept);
+  tfp_real x[TFPI_BLOCK];
+  int64_t r, o, n, i, here[TFPI_OPERANDS];
+  for (o = 0; o < m; o++) acc[o] = j->kind == TFPI_MAX ? -(double)INFINITY : 0;
+  if (j->across) {
+    for (r = r0; r < r1; r++) {
+      memcpy(here, at, sizeof here);
+      tfpi_axes_at(&j->folded, r, here);
+      j->value(j->args, here, step, m, x);
+      for (o = 0; o < m; o++) tfpi_fold_in(j->kind, acc + o, (double)x[o]);
+    }
+    return;
+  }
+  for (o = 0; o < m; o++)
+    for (r = r0; r < r1; r += n) {
+      for (i = 0; i < TFPI_OPERANDS; i++) here[i] = at[i] + o * step[i];
+      n = tfpi_min64(tfpi_axes_at(&j->folded, r, here), tfpi_min64(r1 - r, TFPI_BLOCK));
+      j->value(j->args, here, tfpi_axes_step(&j->folded), n, x);
+      for (i = 0; i < n; i++) tfpi_fold_in(j->kind, acc + o, (double)x[i]);
+    }
+}
+static void tfpi_fold_task(void *v, int64_t task, int thread) {
+  const tfpi_fold_job *j = (const tfpi_fold_job *)v;
+  const int64_t K = j->kept.n, s = task % j->slices, r0 = s * j->slice;
+  const int64_t r1 = tfpi_min64(r0 + j->slice, j->folded.n);
+  const int64_t end = tfpi_min64((task / j->slices + 1) * j->outputs, K);
+  double acc[TFPI_BLOCK];
+  int64_t i, o, m;
+  (void)thread;
+  for (i = task / j->slices * j->outputs; i < end; i += m) {
+    int64_t at[TFPI_OPERANDS] = {0, 0, 0, 0};
+    m = tfpi_min64(tfpi_axes_at(&j->kept, i, at), tfpi_min64(end - i, TFPI_BLOCK));
+    tfpi_fold_block(j, at, m, r0, r1, acc);
+    for (o = 0; o < m; o++) {
+      if (j->slices > 1) j->parts[s * K + i + o] = acc[o];
+      else tfpi_fold_store(j, i + o, acc[o]);
+    }
   }
 }
-static void tfpi_binary_bwd_rows(const void *v, int64_t first, int64_t last) {
-  const tfpi_binary_args *g = (const tfpi_binary_args *)v;
-  const tfp_tensor *large[3];
-  const int64_t n = tfpi_row_length(g->out), ds = tfpi_last_stride(g->out);
-  tfpi_box box;
-  int64_t r, i;
-  large[0] = g->dy, large[1] = g->a, large[2] = g->b;
-  tfpi_box_make(&box, g->out, large, 3);
-  for (r = first; r < last; r++)
-    for (i = 0; i < n; i++) {
-      int64_t index[TFP_MAX_DIMS] = {0}, at[3];
-      tfp_real sum = 0, *d = tfpi_row(g->out, r) + i * ds;
-      int k;
-      for (k = 0; k < 3; k++) at[k] = tfpi_corner(g->out, large[k], r, i);
-      if (!tfpi_box_empty(&box)) do
-          sum += tfpi_binary_slope(g->kind, g->which, tfpi_data(g->dy)[at[0]],
-                                   tfpi_data(g->a)[at[1]], tfpi_data(g->b)[at[2]]);
-        while (tfpi_box_next(&box, index, at, 3));
-      *d = g->accumulate ? *d + sum : sum;
-    }
+static void tfpi_fold_combine(void *v, int64_t output, int thread) {
+  const tfpi_fold_job *j = (const tfpi_fold_job *)v;
+  double acc = j->parts[output];
+  int64_t s;
+  (void)thread;
+  for (s = 1; s < j->slices; s++) tfpi_fold_in(j->kind, &acc, j->parts[s * j->kept.n + output]);
+  tfpi_fold_store(j, output, acc);
+}
+/* Sorts the axes of x into kept and folded ones; a and b are more inputs of x's shape or NULL. */
+static void tfpi_fold_axes(tfpi_axes *kept, tfpi_axes *folded, const tfp_tensor *x,
+                           const tfp_tensor *a, const tfp_tensor *b, const tfp_tensor *y) {
+  int i;
+  tfpi_axes_start(kept);
+  tfpi_axes_start(folded);
+  for (i = 0; i < x->ndim; i++) {
+    const int is_kept = y->shape[i] == x->shape[i];
+    int64_t stride[TFPI_OPERANDS];
+    stride[0] = x->stride[i];
+    stride[1] = a ? a->stride[i] : 0;
+    stride[2] = b ? b->stride[i] : 0;
+    stride[3] = is_kept ? y->stride[i] : 0;
+    tfpi_axes_add(is_kept ? kept : folded, x->shape[i], stride);
+  }
+}
+static void tfpi_fold(tfp_ctx *ctx, tfpi_fold_job *j) {
+  const int64_t K = j->kept.n, R = j->folded.n;
+  const int64_t most = tfpi_max64(1, TFPI_PARTS / tfpi_max64(K, 1));
+  const int64_t worth = TFPI_TASK / tfpi_max64(1, tfpi_min64(K, TFPI_BLOCK));
+  double parts[TFPI_PARTS];
+  j->across = tfpi_axes_step(&j->kept)[0] <= tfpi_axes_step(&j->folded)[0] && K > 1;
+  j->slice = tfpi_max64(worth, tfpi_ceil_div(R, most));
+  j->slices = tfpi_max64(1, tfpi_ceil_div(R, j->slice));
+  j->outputs = tfpi_max64(TFPI_BLOCK, TFPI_TASK / tfpi_max64(1, tfpi_min64(R, j->slice)));
+  j->parts = parts;
+  tfpi_parallel(ctx, tfpi_ceil_div(K, j->outputs) * j->slices, tfpi_fold_task, j);
+  if (j->slices > 1) tfpi_parallel(ctx, K, tfpi_fold_combine, j);
+}
+
+/* dy times the derivative of a op b in operand `kind % 2`, op being kind / 2. */
+static void tfpi_binary_bwd_values(const void *v, const int64_t *at, const int64_t *step, int64_t n,
+                                   tfp_real *out) {
+  const tfpi_each_args *e = (const tfpi_each_args *)v;
+  const tfp_real *dy = (const tfp_real *)e->d + at[0];
+  const tfp_real *a = (const tfp_real *)e->a + at[1], *b = (const tfp_real *)e->b + at[2];
+  const int64_t ds = step[0], as = step[1], bs = step[2];
+  int64_t i;
+  switch (e->kind) {
+    case 2 * TFPI_SUB + 1: for (i = 0; i < n; i++) out[i] = -dy[i * ds]; break;
+    case 2 * TFPI_MUL + 0: for (i = 0; i < n; i++) out[i] = dy[i * ds] * b[i * bs]; break;
+    case 2 * TFPI_MUL + 1: for (i = 0; i < n; i++) out[i] = dy[i * ds] * a[i * as]; break;
+    case 2 * TFPI_DIV + 0: for (i = 0; i < n; i++) out[i] = dy[i * ds] / b[i * bs]; break;
+    case 2 * TFPI_DIV + 1: /* y = a/b     dy/db = -(a/b)/b, which overflows later than a/b^2 */
+      for (i = 0; i < n; i++) out[i] = -dy[i * ds] * (a[i * as] / b[i * bs]) / b[i * bs];
+      break;
+    default: for (i = 0; i < n; i++) out[i] = dy[i * ds];
+  }
 }
 static void tfpi_binary_bwd_plain(tfp_ctx *ctx, tfpi_binary_kind kind, int which, tfp_tensor *d,
                                   const tfp_tensor *dy, const tfp_tensor *a, const tfp_tensor *b,
                                   int accumulate) {
-  tfpi_binary_args g;
-  g.kind = kind, g.which = which, g.accumulate = accumulate, g.out = d, g.dy = dy, g.a = a, g.b = b;
-  tfpi_over_rows(ctx, tfpi_row_count(d), tfpi_row_length(d), tfpi_binary_bwd_rows, &g);
+  const tfpi_each_args e = tfpi_each_open(2 * (int)kind + which, 0, d, a, b, dy, 0);
+  tfpi_fold_job j;
+  tfpi_fold_axes(&j.kept, &j.folded, dy, a, b, d);
+  j.value = tfpi_binary_bwd_values, j.args = &e, j.y = tfpi_data(d);
+  j.kind = TFPI_SUM, j.accumulate = accumulate;
+  tfpi_fold(ctx, &j);
 }
 
-/* ---- sum, mean, max over any axes ---- */
-
-typedef struct tfpi_reduce_args {
-  tfpi_reduce_kind kind;
-  tfp_tensor *out;
-  const tfp_tensor *x, *y, *dy;
-  int accumulate;
-} tfpi_reduce_args;
-static void tfpi_reduce_rows(const void *v, int64_t first, int64_t last) {
-  const tfpi_reduce_args *g = (const tfpi_reduce_args *)v;
-  const int64_t n = tfpi_row_length(g->out), ys = tfpi_last_stride(g->out);
-  tfpi_box box;
-  int64_t r, i;
-  tfpi_box_make(&box, g->out, &g->x, 1);
-  for (r = first; r < last; r++)
-    for (i = 0; i < n; i++) {
-      int64_t index[TFP_MAX_DIMS] = {0}, at = tfpi_corner(g->out, g->x, r, i), count = 0;
-      double value = 0; /* long sums in float would drift */
-      tfp_real *y = tfpi_row(g->out, r) + i * ys;
-      if (!tfpi_box_empty(&box))
-        do {
-          const double x = (double)tfpi_data(g->x)[at];
-          if (g->kind != TFPI_MAX) value += x;
-          else if (!count || x > value || x != x)
-            value = count && value != value ? value : x; /* NaN wins */
-          count++;
-        } while (tfpi_box_next(&box, index, &at, 1));
-      if (g->kind == TFPI_MEAN && count) value /= (double)count;
-      *y = g->accumulate ? *y + (tfp_real)value : (tfp_real)value;
-    }
+static void tfpi_reduce_values(const void *v, const int64_t *at, const int64_t *step, int64_t n,
+                               tfp_real *out) {
+  const tfp_real *x = (const tfp_real *)v + at[0];
+  int64_t i;
+  for (i = 0; i < n; i++) out[i] = x[i * step[0]];
 }
 static void tfpi_reduce_plain(tfp_ctx *ctx, tfpi_reduce_kind kind, tfp_tensor *y,
                               const tfp_tensor *x, int accumulate) {
-  tfpi_reduce_args g;
-  memset(&g, 0, sizeof g);
-  g.kind = kind, g.out = y, g.x = x, g.accumulate = accumulate;
-  tfpi_over_rows(ctx, tfpi_row_count(y), tfpi_row_length(y), tfpi_reduce_rows, &g);
+  tfpi_fold_job j;
+  tfpi_fold_axes(&j.kept, &j.folded, x, NULL, NULL, y);
+  j.value = tfpi_reduce_values, j.args = x->data, j.y = tfpi_data(y);
+  j.kind = kind, j.accumulate = accumulate;
+  tfpi_fold(ctx, &j);
 }
-/* For each y: dx of the elements behind it. sum: dy; mean: dy / count; max: dy at the first
- * maximum. */
-static void tfpi_reduce_bwd_rows(const void *v, int64_t first, int64_t last) {
-  const tfpi_reduce_args *g = (const tfpi_reduce_args *)v;
-  const tfp_tensor *large[2];
-  const int64_t n = tfpi_row_length(g->y), ys = tfpi_last_stride(g->y),
-                gs = tfpi_last_stride(g->dy);
-  tfpi_box box;
-  int64_t r, i, count = 1;
-  int k;
-  large[0] = g->x, large[1] = g->out;
-  tfpi_box_make(&box, g->y, large, 2);
-  for (k = 0; k < box.n; k++) count *= box.size[k];
-  for (r = first; r < last; r++)
-    for (i = 0; i < n; i++) {
-      int64_t index[TFP_MAX_DIMS] = {0}, at[2];
-      const tfp_real y = tfpi_row(g->y, r)[i * ys], dy = tfpi_row(g->dy, r)[i * gs];
-      int found = 0;
-      if (tfpi_box_empty(&box)) continue;
-      at[0] = tfpi_corner(g->y, g->x, r, i), at[1] = tfpi_corner(g->y, g->out, r, i);
-      do {
-        const tfp_real x = tfpi_data(g->x)[at[0]];
-        tfp_real d = g->kind == TFPI_MEAN ? dy / (tfp_real)count : dy,
-                 *dx = tfpi_data(g->out) + at[1];
-        if (g->kind == TFPI_MAX) {
-          const int here = !found && (x == y || (x != x && y != y));
-          found |= here;
-          d = here ? dy : 0;
-        }
-        *dx = g->accumulate ? *dx + d : d;
-      } while (tfpi_box_next(&box, index, at, 2));
+
+/* y = sum x: dx = dy     y = mean x: dx = dy / R (c is the factor) */
+static void tfpi_spread_stretch(const void *v, const int64_t *at, const int64_t *step, int64_t n) {
+  const tfpi_each_args *e = (const tfpi_each_args *)v;
+  tfp_real *dx = (tfp_real *)e->y + at[0];
+  const tfp_real *dy = (const tfp_real *)e->a + at[1];
+  int64_t i;
+  for (i = 0; i < n; i++)
+    tfpi_put(dx + i * step[0], dy[i * step[1]] * (tfp_real)e->c, e->accumulate);
+}
+/* y = max x: dx = dy at the first x that is y, 0 elsewhere. Operands x, dx, dy and y. */
+typedef struct tfpi_max_bwd_job {
+  tfpi_axes kept, folded;
+  const tfp_real *x, *dy, *y;
+  tfp_real *dx;
+  int accumulate;
+  int64_t outputs;
+} tfpi_max_bwd_job;
+static void tfpi_max_bwd_task(void *v, int64_t task, int thread) {
+  const tfpi_max_bwd_job *j = (const tfpi_max_bwd_job *)v;
+  const int64_t end = tfpi_min64((task + 1) * j->outputs, j->kept.n);
+  const int64_t xs = tfpi_axes_step(&j->folded)[0], ds = tfpi_axes_step(&j->folded)[1];
+  int64_t o, r, n, i;
+  (void)thread;
+  for (o = task * j->outputs; o < end; o++) {
+    int64_t at[TFPI_OPERANDS] = {0, 0, 0, 0};
+    int found = 0;
+    tfpi_axes_at(&j->kept, o, at);
+    for (r = 0; r < j->folded.n; r += n) {
+      int64_t here[TFPI_OPERANDS];
+      memcpy(here, at, sizeof here);
+      n = tfpi_axes_at(&j->folded, r, here);
+      for (i = 0; i < n; i++) {
+        const tfp_real x = j->x[here[0] + i * xs], y = j->y[at[3]];
+        const int first = !found && (x == y || (x != x && y != y));
+        tfpi_put(j->dx + here[1] + i * ds, first ? j->dy[at[2]] : 0, j->accumulate);
+        found |= first;
+      }
     }
+  }
 }
 static void tfpi_reduce_bwd_plain(tfp_ctx *ctx, tfpi_reduce_kind kind, tfp_tensor *dx,
                                   const tfp_tensor *dy, const tfp_tensor *x, const tfp_tensor *y,
                                   int accumulate) {
-  tfpi_reduce_args g;
-  g.kind = kind, g.out = dx, g.x = x, g.y = y, g.dy = dy, g.accumulate = accumulate;
-  tfpi_over_rows(ctx, tfpi_row_count(y), tfpi_row_length(y), tfpi_reduce_bwd_rows, &g);
+  const int64_t R = tfp_numel(y) ? tfp_numel(x) / tfp_numel(y) : 0;
+  if (kind == TFPI_MAX) {
+    const tfp_tensor wide = tfpi_expanded(dy, x);
+    tfpi_max_bwd_job j;
+    tfpi_fold_axes(&j.kept, &j.folded, x, dx, &wide, y);
+    j.x = tfpi_data(x), j.dx = tfpi_data(dx), j.dy = tfpi_data(dy), j.y = tfpi_data(y);
+    j.accumulate = accumulate, j.outputs = tfpi_max64(1, TFPI_TASK / tfpi_max64(R, 1));
+    tfpi_parallel(ctx, tfpi_ceil_div(j.kept.n, j.outputs), tfpi_max_bwd_task, &j);
+  } else {
+    const tfp_tensor wide = tfpi_expanded(dy, x);
+    const double factor = kind == TFPI_MEAN ? 1 / (double)R : 1;
+    const tfpi_each_args e = tfpi_each_open((int)kind, accumulate, dx, dy, NULL, NULL, factor);
+    tfpi_each(ctx, tfpi_spread_stretch, &e, dx, &wide, NULL, NULL);
+  }
+}
+
+/* ---- kernels that work row by row ---- */
+
+typedef void (*tfpi_rows_fn)(const void *args, int64_t first, int64_t end);
+typedef struct tfpi_rows_job {
+  tfpi_rows_fn fn;
+  const void *args;
+  int64_t rows, per_task;
+} tfpi_rows_job;
+static void tfpi_rows_task(void *v, int64_t task, int thread) {
+  const tfpi_rows_job *j = (const tfpi_rows_job *)v;
+  (void)thread;
+  j->fn(j->args, task * j->per_task, tfpi_min64((task + 1) * j->per_task, j->rows));
+}
+/* Calls fn for ranges of rows that have `length` elements each. */
+static void tfpi_over_rows(tfp_ctx *ctx, int64_t rows, int64_t length, tfpi_rows_fn fn,
+                           const void *args) {
+  tfpi_rows_job j;
+  j.fn = fn, j.args = args, j.rows = rows;
+  j.per_task = tfpi_max64(1, TFPI_TASK / tfpi_max64(length, 1));
+  tfpi_parallel(ctx, tfpi_ceil_div(rows, j.per_task), tfpi_rows_task, &j);
 }
 
 /* ---- rows of tables ---- */
 
 typedef struct tfpi_gather_args {
-  tfp_tensor *out;
-  int count, accumulate;
+  tfp_real *y;
+  int count;
   const tfp_tensor *const *tables, *const *ids;
-  const tfp_tensor *dy;
-  int64_t skip;
+  int64_t C;
 } tfpi_gather_args;
-static void tfpi_gather_rows(const void *v, int64_t first, int64_t last) {
+static void tfpi_gather_rows(const void *v, int64_t first, int64_t end) {
   const tfpi_gather_args *g = (const tfpi_gather_args *)v;
-  const int64_t C = tfpi_row_length(g->out);
+  const int64_t C = g->C;
   int64_t r, c;
   int k;
-  for (r = first; r < last; r++) {
-    tfp_real *y = tfpi_data(g->out) + r * C;
+  for (r = first; r < end; r++) {
+    tfp_real *y = g->y + r * C;
     for (k = 0; k < g->count; k++) {
-      const tfp_real *row = tfpi_data(g->tables[k]) + tfpi_ints(g->ids[k])[r] * C;
+      const tfp_real *row = tfpi_data(g->tables[k]) + (int64_t)tfpi_ints(g->ids[k])[r] * C;
       for (c = 0; c < C; c++) y[c] = k ? y[c] + row[c] : row[c];
     }
   }
@@ -6525,37 +6682,39 @@ static void tfpi_gather_rows(const void *v, int64_t first, int64_t last) {
 static void tfpi_gather_plain(tfp_ctx *ctx, tfp_tensor *y, int count,
                               const tfp_tensor *const *tables, const tfp_tensor *const *ids) {
   tfpi_gather_args g;
-  memset(&g, 0, sizeof g);
-  g.out = y, g.count = count, g.tables = tables, g.ids = ids;
-  tfpi_over_rows(ctx, tfpi_row_count(y), tfpi_row_length(y), tfpi_gather_rows, &g);
+  g.y = tfpi_data(y), g.count = count, g.tables = tables, g.ids = ids, g.C = tfpi_row_length(y);
+  tfpi_over_rows(ctx, tfpi_row_count(y), g.C * count, tfpi_gather_rows, &g);
 }
-/* A stretch of columns of all rows, in the order of the ids: no two tasks touch one number. */
-enum { TFPI_SCATTER_COLUMNS = 64 };
+
+/* y[r] = table[id[r]]: dtable[id[r]] += dy[r]. A task has a block of the columns, and goes through
+ * the ids in order: no two tasks touch the same number. */
+typedef struct tfpi_scatter_args {
+  tfp_real *d;
+  const tfp_real *dy;
+  const int32_t *ids;
+  int64_t rows, n, C, skip;
+  int accumulate;
+} tfpi_scatter_args;
 static void tfpi_scatter_columns(void *v, int64_t task, int thread) {
-  const tfpi_gather_args *g = (const tfpi_gather_args *)v;
-  const tfp_tensor *ids = g->ids[0];
-  const int64_t C = g->out->shape[1], n = tfp_numel(ids), c0 = task * TFPI_SCATTER_COLUMNS;
-  const int64_t c1 = tfpi_min64(c0 + TFPI_SCATTER_COLUMNS, C);
-  int64_t i, c;
+  const tfpi_scatter_args *g = (const tfpi_scatter_args *)v;
+  const int64_t C = g->C, c0 = task * TFPI_BLOCK, c1 = tfpi_min64(c0 + TFPI_BLOCK, C);
+  int64_t r, i, c;
   (void)thread;
-  if (!g->accumulate)
-    for (i = 0; i < g->out->shape[0]; i++)
-      for (c = c0; c < c1; c++) tfpi_data(g->out)[i * C + c] = 0;
-  for (i = 0; i < n; i++) {
-    const int32_t id = tfpi_ints(ids)[i];
-    const tfp_real *dy = tfpi_data(g->dy) + i * C;
-    tfp_real *d = tfpi_data(g->out) + id * C;
+  for (r = 0; r < g->rows && !g->accumulate; r++)
+    for (c = c0; c < c1; c++) g->d[r * C + c] = 0;
+  for (i = 0; i < g->n; i++) {
+    const int64_t id = g->ids[i];
     if (id == g->skip) continue;
-    for (c = c0; c < c1; c++) d[c] += dy[c];
+    for (c = c0; c < c1; c++) g->d[id * C + c] += g->dy[i * C + c];
   }
 }
 static void tfpi_scatter_add_plain(tfp_ctx *ctx, tfp_tensor *dtable, const tfp_tensor *dy,
                                    const tfp_tensor *ids, int64_t skip, int accumulate) {
-  tfpi_gather_args g;
-  memset(&g, 0, sizeof g);
-  g.out = dtable, g.dy = dy, g.ids = &ids, g.skip = skip, g.accumulate = accumulate;
-  tfpi_parallel(ctx, tfpi_ceil_div(dtable->shape[1], TFPI_SCATTER_COLUMNS), tfpi_scatter_columns,
-                &g);
+  tfpi_scatter_args g;
+  g.d = tfpi_data(dtable), g.dy = tfpi_data(dy), g.ids = tfpi_ints(ids);
+  g.rows = dtable->shape[0], g.n = tfp_numel(ids), g.C = dtable->shape[1], g.skip = skip;
+  g.accumulate = accumulate;
+  tfpi_parallel(ctx, tfpi_ceil_div(g.C, TFPI_BLOCK), tfpi_scatter_columns, &g);
 }
 
 /* ---- softmax ---- */
@@ -6565,32 +6724,30 @@ typedef struct tfpi_softmax_args {
   const tfp_tensor *x, *y, *dy;
   int log_form, accumulate;
 } tfpi_softmax_args;
-/* The largest of n numbers; NaN if there is one. */
+
+/* The largest of n numbers; NaN if one is among them, -INFINITY if there are none. */
 static tfp_real tfpi_row_max(const tfp_real *x, int64_t n) {
   tfp_real top = (tfp_real)-INFINITY;
   int64_t i;
   for (i = 0; i < n; i++)
-    if (x[i] > top || x[i] != x[i]) {
-      top = x[i];
-      if (top != top) break;
-    }
+    if (x[i] > top || x[i] != x[i]) top = x[i];
   return top;
 }
-static void tfpi_softmax_rows(const void *v, int64_t first, int64_t last) {
+/* y = exp(x) / sum exp(x), or y = x - log(sum exp(x)); the largest x is taken off first. */
+static void tfpi_softmax_rows(const void *v, int64_t first, int64_t end) {
   const tfpi_softmax_args *g = (const tfpi_softmax_args *)v;
-  const int64_t n = tfpi_row_length(g->out);
-  int64_t r, i;
-  for (r = first; r < last; r++) {
-    const tfp_real *x = tfpi_row(g->x, r);
-    tfp_real *y = tfpi_row(g->out, r), sum = 0, shift;
-    const tfp_real top = tfpi_row_max(x, n);
+  const int64_t C = tfpi_row_length(g->out);
+  int64_t r, c;
+  for (r = first; r < end; r++) {
+    const tfp_real *x = tfpi_row(g->x, r), top = tfpi_row_max(x, C);
+    tfp_real *y = tfpi_row(g->out, r), sum = 0, log_sum;
     if (top == (tfp_real)-INFINITY) { /* nothing is possible */
-      for (i = 0; i < n; i++) y[i] = g->log_form ? top : 0;
+      for (c = 0; c < C; c++) y[c] = g->log_form ? top : 0;
       continue;
     }
-    for (i = 0; i < n; i++) sum += tfpi_mexp(x[i] - top);
-    shift = top + tfpi_mlog(sum);
-    for (i = 0; i < n; i++) y[i] = g->log_form ? x[i] - shift : tfpi_mexp(x[i] - top) / sum;
+    for (c = 0; c < C; c++) sum += tfpi_mexp(x[c] - top);
+    log_sum = tfpi_mlog(sum);
+    for (c = 0; c < C; c++) y[c] = g->log_form ? x[c] - top - log_sum : tfpi_mexp(x[c] - top) / sum;
   }
 }
 static void tfpi_softmax_plain(tfp_ctx *ctx, tfp_tensor *y, const tfp_tensor *x, int log_form) {
@@ -6599,20 +6756,18 @@ static void tfpi_softmax_plain(tfp_ctx *ctx, tfp_tensor *y, const tfp_tensor *x,
   g.out = y, g.x = x, g.log_form = log_form;
   tfpi_over_rows(ctx, tfpi_row_count(y), tfpi_row_length(y), tfpi_softmax_rows, &g);
 }
-/* y = softmax: dx = y (dy - sum dy y)     y = log softmax: dx = dy - exp(y) sum dy */
-static void tfpi_softmax_bwd_rows(const void *v, int64_t first, int64_t last) {
+/* y = softmax x: dx = y (dy - sum(dy y))     y = log softmax x: dx = dy - exp(y) sum(dy) */
+static void tfpi_softmax_bwd_rows(const void *v, int64_t first, int64_t end) {
   const tfpi_softmax_args *g = (const tfpi_softmax_args *)v;
-  const int64_t n = tfpi_row_length(g->y), ds = tfpi_last_stride(g->out),
-                gs = tfpi_last_stride(g->dy);
-  int64_t r, i;
-  for (r = first; r < last; r++) {
+  const int64_t C = tfpi_row_length(g->y);
+  int64_t r, c;
+  for (r = first; r < end; r++) {
     const tfp_real *y = tfpi_row(g->y, r), *dy = tfpi_row(g->dy, r);
     tfp_real *dx = tfpi_row(g->out, r), sum = 0;
-    for (i = 0; i < n; i++) sum += g->log_form ? dy[i * gs] : dy[i * gs] * y[i];
-    for (i = 0; i < n; i++) {
-      const tfp_real d =
-          g->log_form ? dy[i * gs] - tfpi_mexp(y[i]) * sum : y[i] * (dy[i * gs] - sum);
-      dx[i * ds] = g->accumulate ? dx[i * ds] + d : d;
+    for (c = 0; c < C; c++) sum += g->log_form ? dy[c] : dy[c] * y[c];
+    for (c = 0; c < C; c++) {
+      const tfp_real d = g->log_form ? dy[c] - tfpi_mexp(y[c]) * sum : y[c] * (dy[c] - sum);
+      tfpi_put(dx + c, d, g->accumulate);
     }
   }
 }
@@ -6625,23 +6780,25 @@ static void tfpi_softmax_bwd_plain(tfp_ctx *ctx, tfp_tensor *dx, const tfp_tenso
 
 /* ---- norms ---- */
 
-static void tfpi_norm_rows(const void *v, int64_t first, int64_t last) {
+/* y = g (x - mu) / sigma + b, sigma = sqrt(var + eps); mu and var over the row (mu = 0 for rms) */
+static void tfpi_norm_rows(const void *v, int64_t first, int64_t end) {
   const tfpi_norm_args *a = (const tfpi_norm_args *)v;
   const int64_t C = tfpi_row_length(a->y);
   const tfp_real *g = tfpi_data(a->g), *b = a->b ? tfpi_data(a->b) : NULL;
   int64_t r, c;
-  for (r = first; r < last; r++) {
+  for (r = first; r < end; r++) {
     const tfp_real *x = tfpi_data(a->x) + r * C;
-    tfp_real *y = tfpi_data(a->y) + r * C, *stats = tfpi_data(a->stats) + 2 * r, mu, rstd;
-    double sum_x = 0, var = 0;
+    tfp_real *y = tfpi_data(a->y) + r * C, *stats = tfpi_data(a->stats) + 2 * r;
+    tfp_real mu, rstd;
+    double mean = 0, var = 0;
     if (a->residual) {
       const tfp_real *residual = tfpi_data(a->residual) + r * C;
       tfp_real *sum = tfpi_data(a->sum) + r * C;
       for (c = 0; c < C; c++) sum[c] = x[c] + residual[c];
       x = sum;
     }
-    for (c = 0; !a->rms && c < C; c++) sum_x += (double)x[c];
-    mu = (tfp_real)(sum_x / (double)C);
+    for (c = 0; c < C && !a->rms; c++) mean += (double)x[c];
+    mu = (tfp_real)(mean / (double)C);
     for (c = 0; c < C; c++) var += (double)(x[c] - mu) * (double)(x[c] - mu);
     rstd = (tfp_real)(1 / sqrt(var / (double)C + a->eps));
     for (c = 0; c < C; c++) y[c] = (x[c] - mu) * rstd * g[c] + (b ? b[c] : 0);
@@ -6651,22 +6808,26 @@ static void tfpi_norm_rows(const void *v, int64_t first, int64_t last) {
 static void tfpi_norm_plain(tfp_ctx *ctx, const tfpi_norm_args *a) {
   tfpi_over_rows(ctx, tfpi_row_count(a->y), tfpi_row_length(a->y), tfpi_norm_rows, a);
 }
-/* One slice of rows: its part of dg and db, and d of each row.
- *   n = (x - mu) / sigma     dn = g dy     d = (dn - mean dn - n mean(dn n)) / sigma + dsum */
+
+/* One slice of rows: d of each, and its part of dg and db. With n = (x - mu) / sigma:
+ *   y = g n + b      dg = sum dy n     db = sum dy     dn = g dy
+ *   n = (x - mu) / sigma               dx = (dn - mean(dn) - n mean(dn n)) / sigma
+ * For rms, mean(dn) drops out with mu. */
 static void tfpi_norm_bwd_slice(void *v, int64_t slice, int thread) {
-  const tfpi_norm_bwd_args *a = (const tfpi_norm_bwd_args *)v;
+  const tfpi_norm_bwd_args *a = (const tfpi_norm_bwd_args *)*(const void **)v;
   const int64_t C = tfpi_row_length(a->in), rows = a->stats->shape[0];
+  const int64_t end = tfpi_min64((slice + 1) * TFPI_NORM_SLICE, rows);
   const tfp_real *g = tfpi_data(a->g);
   tfp_real *dg = tfpi_data(a->work) + slice * 2 * C, *db = dg + C;
   int64_t r, c;
   (void)thread;
   for (c = 0; c < 2 * C; c++) dg[c] = 0;
-  for (r = slice * TFPI_NORM_SLICE; r < tfpi_min64((slice + 1) * TFPI_NORM_SLICE, rows); r++) {
+  for (r = slice * TFPI_NORM_SLICE; r < end; r++) {
     const tfp_real *x = tfpi_data(a->in) + r * C, *dy = a->dy ? tfpi_data(a->dy) + r * C : NULL;
     const tfp_real *dsum = a->dsum ? tfpi_data(a->dsum) + r * C : NULL;
     const tfp_real mu = tfpi_data(a->stats)[2 * r], rstd = tfpi_data(a->stats)[2 * r + 1];
     tfp_real mean = 0, mean_n = 0;
-    for (c = 0; dy && c < C; c++) {
+    for (c = 0; c < C && dy; c++) {
       const tfp_real n = (x[c] - mu) * rstd, dn = g[c] * dy[c];
       dg[c] += dy[c] * n;
       db[c] += dy[c];
@@ -6677,147 +6838,165 @@ static void tfpi_norm_bwd_slice(void *v, int64_t slice, int thread) {
     mean_n /= (tfp_real)C;
     for (c = 0; c < C; c++) {
       const tfp_real n = (x[c] - mu) * rstd;
-      const tfp_real d =
-          (dy ? (g[c] * dy[c] - mean - n * mean_n) * rstd : 0) + (dsum ? dsum[c] : 0);
-      if (a->dx)
-        tfpi_data(a->dx)[r * C + c] = a->dx_accumulate ? tfpi_data(a->dx)[r * C + c] + d : d;
-      if (a->dres)
-        tfpi_data(a->dres)[r * C + c] = a->dres_accumulate ? tfpi_data(a->dres)[r * C + c] + d : d;
+      tfp_real d = dy ? (g[c] * dy[c] - mean - n * mean_n) * rstd : 0;
+      if (dsum) d += dsum[c];
+      if (a->dx) tfpi_put(tfpi_data(a->dx) + r * C + c, d, a->dx_accumulate);
+      if (a->dres) tfpi_put(tfpi_data(a->dres) + r * C + c, d, a->dres_accumulate);
     }
   }
 }
-/* Sums the slices in their order. */
-static void tfpi_norm_combine(const tfpi_norm_bwd_args *a) {
+/* A block of columns of dg and db, from the slices in their order. */
+static void tfpi_norm_bwd_columns(void *v, int64_t task, int thread) {
+  const tfpi_norm_bwd_args *a = (const tfpi_norm_bwd_args *)*(const void **)v;
   const int64_t C = tfpi_row_length(a->in), slices = tfpi_norm_slices(a->stats->shape[0]);
+  const int64_t end = tfpi_min64((task + 1) * TFPI_BLOCK, C);
   int64_t s, c;
-  for (c = 0; c < C; c++) {
+  (void)thread;
+  for (c = task * TFPI_BLOCK; c < end; c++) {
     tfp_real dg = 0, db = 0;
     for (s = 0; s < slices; s++) {
-      dg += tfpi_data(a->work)[s * 2 * C + c];
-      db += tfpi_data(a->work)[s * 2 * C + C + c];
+      const tfp_real *part = tfpi_data(a->work) + s * 2 * C;
+      dg += part[c];
+      db += part[C + c];
     }
-    if (a->dg) tfpi_data(a->dg)[c] = a->dg_accumulate ? tfpi_data(a->dg)[c] + dg : dg;
-    if (a->db) tfpi_data(a->db)[c] = a->db_accumulate ? tfpi_data(a->db)[c] + db : db;
+    if (a->dg) tfpi_put(tfpi_data(a->dg) + c, dg, a->dg_accumulate);
+    if (a->db) tfpi_put(tfpi_data(a->db) + c, db, a->db_accumulate);
   }
 }
-
 static void tfpi_norm_bwd_plain(tfp_ctx *ctx, const tfpi_norm_bwd_args *a) {
-  tfpi_norm_bwd_args copy;
-  memcpy(&copy, a, sizeof copy);
-  tfpi_parallel(ctx, tfpi_norm_slices(a->stats->shape[0]), tfpi_norm_bwd_slice, &copy);
-  tfpi_norm_combine(a);
+  const int64_t C = tfpi_row_length(a->in);
+  const void *job = a;
+  tfpi_parallel(ctx, tfpi_norm_slices(a->stats->shape[0]), tfpi_norm_bwd_slice, &job);
+  if (a->dg || a->db) tfpi_parallel(ctx, tfpi_ceil_div(C, TFPI_BLOCK), tfpi_norm_bwd_columns, &job);
 }
 
-/* ---- dropout, masked_fill ---- */
+/* ---- dropout ---- */
 
-typedef struct tfpi_mask_args {
+/* The factors of n numbers whose draws stand at index, index+1, ...: 0 if dropped, else 1/(1-p). */
+static void tfpi_dropout_factors(uint64_t seed, uint64_t stream, uint64_t index, double p,
+                                 int64_t n, tfp_real *factor) {
+  const tfp_real kept = (tfp_real)(1 / (1 - p));
+  uint32_t word[4] = {0, 0, 0, 0};
+  int64_t i;
+  for (i = 0; i < n; i++, index++) { /* tfp_random_uniform, with one Philox block for four draws */
+    if (i == 0 || index % 4 == 0) tfpi_philox(seed, stream, index / 4, word);
+    factor[i] = (double)(word[index % 4] >> 8) * (1.0 / 16777216.0) < p ? 0 : kept;
+  }
+}
+typedef struct tfpi_dropout_args {
   tfp_tensor *y;
-  const tfp_tensor *x, *mask;
-  double value;
+  const tfp_tensor *x;
+  double p;
   uint64_t seed, stream, example;
   int accumulate;
-} tfpi_mask_args;
-static void tfpi_dropout_rows(const void *v, int64_t first, int64_t last) {
-  const tfpi_mask_args *a = (const tfpi_mask_args *)v;
-  const int64_t T = a->y->shape[1], C = a->y->shape[2], ys = a->y->stride[2], xs = a->x->stride[2];
-  const tfp_real scale = (tfp_real)(1 / (1 - a->value));
-  int64_t r, c;
-  for (r = first; r < last; r++) { /* r = b T + t */
-    tfp_real *y = tfpi_row(a->y, r);
+} tfpi_dropout_args;
+static void tfpi_dropout_rows(const void *v, int64_t first, int64_t end) {
+  const tfpi_dropout_args *a = (const tfpi_dropout_args *)v;
+  const int64_t T = a->x->shape[1], C = a->x->shape[2], ys = a->y->stride[2], xs = a->x->stride[2];
+  tfp_real factor[TFPI_BLOCK];
+  int64_t r, c, i;
+  for (r = first; r < end; r++) { /* r = b T + t */
+    const uint64_t index = tfpi_draw_index(a->example + (uint64_t)(r / T), r % T, 0);
     const tfp_real *x = tfpi_row(a->x, r);
-    for (c = 0; c < C; c++) {
-      const uint64_t index = tfpi_draw_index(a->example + (uint64_t)(r / T), r % T, c);
-      const int dropped = (double)tfp_random_uniform(a->seed, a->stream, index) < a->value;
-      const tfp_real d = dropped ? 0 : x[c * xs] * scale;
-      y[c * ys] = a->accumulate ? y[c * ys] + d : d;
+    tfp_real *y = tfpi_row(a->y, r);
+    for (c = 0; c < C; c += TFPI_BLOCK) {
+      const int64_t n = tfpi_min64(TFPI_BLOCK, C - c);
+      tfpi_dropout_factors(a->seed, a->stream, index + (uint64_t)c, a->p, n, factor);
+      for (i = 0; i < n; i++) {
+        const tfp_real kept = factor[i] != 0 ? x[(c + i) * xs] * factor[i] : 0;
+        tfpi_put(y + (c + i) * ys, kept, a->accumulate);
+      }
     }
   }
 }
 static void tfpi_dropout_plain(tfp_ctx *ctx, tfp_tensor *y, const tfp_tensor *x, double p,
                                uint64_t stream, int accumulate) {
-  tfpi_mask_args a;
-  a.y = y, a.x = x, a.mask = NULL, a.value = p, a.accumulate = accumulate;
-  a.seed = ctx->desc.seed, a.stream = stream, a.example = ctx->now.example;
-  tfpi_over_rows(ctx, tfpi_row_count(y), tfpi_row_length(y), tfpi_dropout_rows, &a);
-}
-static void tfpi_masked_fill_rows(const void *v, int64_t first, int64_t last) {
-  const tfpi_mask_args *a = (const tfpi_mask_args *)v;
-  const int64_t n = tfpi_row_length(a->y), ys = tfpi_last_stride(a->y), xs = tfpi_last_stride(a->x);
-  const int64_t ms = tfpi_last_stride(a->mask);
-  int64_t r, i;
-  for (r = first; r < last; r++) {
-    tfp_real *y = tfpi_row(a->y, r);
-    const tfp_real *x = tfpi_row(a->x, r);
-    const int32_t *mask = tfpi_ints(a->mask) + tfpi_row_offset(a->mask, r);
-    for (i = 0; i < n; i++) {
-      const tfp_real d = mask[i * ms] ? (tfp_real)a->value : x[i * xs];
-      y[i * ys] = a->accumulate ? y[i * ys] + d : d;
-    }
-  }
-}
-static void tfpi_masked_fill_plain(tfp_ctx *ctx, tfp_tensor *y, const tfp_tensor *x,
-                                   const tfp_tensor *mask, double value, int accumulate) {
-  tfpi_mask_args a;
-  memset(&a, 0, sizeof a);
-  a.y = y, a.x = x, a.mask = mask, a.value = value, a.accumulate = accumulate;
-  tfpi_over_rows(ctx, tfpi_row_count(y), tfpi_row_length(y), tfpi_masked_fill_rows, &a);
+  tfpi_dropout_args a;
+  a.y = y, a.x = x, a.p = p, a.stream = stream, a.accumulate = accumulate;
+  a.seed = ctx->desc.seed, a.example = ctx->now.example;
+  tfpi_over_rows(ctx, tfpi_row_count(x), tfpi_row_length(x), tfpi_dropout_rows, &a);
 }
 
 /* ---- cross-entropy ---- */
 
+enum { TFPI_XENT_ROWS = 256 }; /* rows whose losses wait for their turn on the stack */
+
+/* -log softmax(x)[label] = log(sum exp(x - top)) + top - x[label]; gives top and the sum too. */
+static double tfpi_xent_loss(const tfp_real *x, int64_t V, int32_t label, tfp_real *top,
+                             tfp_real *sum) {
+  int64_t j;
+  *top = tfpi_row_max(x, V);
+  *sum = 0;
+  for (j = 0; j < V; j++) *sum += tfpi_mexp(x[j] - *top);
+  return (double)(tfpi_mlog(*sum) + (*top - x[label]));
+}
+/* linear_xent's step on one row: returns the loss, and x becomes scale (softmax(x) - onehot). */
+static double tfpi_xent_row_plain(tfp_real *x, int64_t V, int32_t label, float scale) {
+  tfp_real top, sum;
+  const double loss = tfpi_xent_loss(x, V, label, &top, &sum);
+  int64_t j;
+  for (j = 0; j < V; j++) x[j] = tfpi_mexp(x[j] - top) / sum * (tfp_real)scale;
+  x[label] -= (tfp_real)scale;
+  return loss;
+}
+
 typedef struct tfpi_xent_args {
   const tfp_tensor *logits, *labels;
-  tfp_tensor *out;
+  tfp_tensor *dlogits;
   tfp_real factor;
   int accumulate;
+  int64_t start; /* loss[r - start] is for row r */
+  double *loss;
 } tfpi_xent_args;
-/* x becomes scale (softmax(x) - onehot(label)); returns -log softmax(x)[label]. */
-static double tfpi_xent_row_plain(tfp_real *x, int64_t V, int32_t label, float scale) {
-  const tfp_real top = tfpi_row_max(x, V), at = x[label];
-  tfp_real sum = 0;
-  int64_t j;
-  for (j = 0; j < V; j++) {
-    x[j] = tfpi_mexp(x[j] - top);
-    sum += x[j];
-  }
-  for (j = 0; j < V; j++) x[j] *= (tfp_real)scale / sum;
-  x[label] -= (tfp_real)scale;
-  return (double)(tfpi_mlog(sum) + top - at);
+static int32_t tfpi_label(const tfp_tensor *labels, int64_t r) {
+  return tfpi_ints(labels)[tfpi_offset(labels, labels->ndim, r)];
 }
-static double tfpi_xent_loss(const tfp_real *x, int64_t V, int32_t label) {
-  const tfp_real top = tfpi_row_max(x, V);
-  tfp_real sum = 0;
-  int64_t j;
-  for (j = 0; j < V; j++) sum += tfpi_mexp(x[j] - top);
-  return (double)(tfpi_mlog(sum) + top - x[label]);
+static void tfpi_xent_rows(const void *v, int64_t first, int64_t end) {
+  const tfpi_xent_args *a = (const tfpi_xent_args *)v;
+  int64_t r;
+  for (r = a->start + first; r < a->start + end; r++) {
+    const int32_t label = tfpi_label(a->labels, r);
+    tfp_real top, sum;
+    a->loss[r - a->start] = 0;
+    if (label == TFP_IGNORE_INDEX) continue;
+    a->loss[r - a->start] = tfpi_xent_loss(tfpi_row(a->logits, r), a->logits->shape[1], label, &top,
+                                           &sum);
+  }
 }
 static void tfpi_xent_plain(tfp_ctx *ctx, tfp_tensor *loss, const tfp_tensor *logits,
                             const tfp_tensor *labels, const float *scale) {
+  const unsigned mode = tfpi_float_enter();
   const int64_t N = logits->shape[0], V = logits->shape[1];
-  double sum = 0;
+  double row_loss[TFPI_XENT_ROWS], sum = 0;
+  tfpi_xent_args a;
   int64_t i;
-  (void)ctx;
-  for (i = 0; i < N; i++)
-    if (tfpi_ints(labels)[i] != TFP_IGNORE_INDEX)
-      sum += tfpi_xent_loss(tfpi_data(logits) + i * V, V, tfpi_ints(labels)[i]);
+  memset(&a, 0, sizeof a);
+  a.logits = logits, a.labels = labels, a.loss = row_loss;
+  for (a.start = 0; a.start < N; a.start += TFPI_XENT_ROWS) {
+    const int64_t n = tfpi_min64(TFPI_XENT_ROWS, N - a.start);
+    tfpi_over_rows(ctx, n, V, tfpi_xent_rows, &a);
+    for (i = 0; i < n; i++) sum += row_loss[i];
+  }
   *tfpi_data(loss) = (tfp_real)(sum * (double)*scale);
+  tfpi_float_leave(mode);
 }
-static void tfpi_xent_bwd_rows(const void *v, int64_t first, int64_t last) {
+/* loss = scale sum -log softmax(x)[label]: dx = dloss scale (softmax(x) - onehot(label)) */
+static void tfpi_xent_bwd_rows(const void *v, int64_t first, int64_t end) {
   const tfpi_xent_args *a = (const tfpi_xent_args *)v;
   const int64_t V = a->logits->shape[1];
-  int64_t i, j;
-  for (i = first; i < last; i++) { /* dx = dloss scale (softmax(x) - onehot) */
-    const int32_t label = tfpi_ints(a->labels)[i];
-    const tfp_real *x = tfpi_data(a->logits) + i * V;
-    tfp_real *dx = tfpi_row(a->out, i), sum = 0;
-    const tfp_real top = tfpi_row_max(x, V);
-    const int64_t ds = tfpi_last_stride(a->out);
-    for (j = 0; j < V; j++) sum += tfpi_mexp(x[j] - top);
+  int64_t r, j;
+  for (r = first; r < end; r++) {
+    const int32_t label = tfpi_label(a->labels, r);
+    const tfp_real *x = tfpi_row(a->logits, r);
+    tfp_real *dx = tfpi_row(a->dlogits, r), top = 0, sum = 1;
+    if (label == TFP_IGNORE_INDEX) {
+      for (j = 0; j < V && !a->accumulate; j++) dx[j] = 0;
+      continue;
+    }
+    tfpi_xent_loss(x, V, label, &top, &sum);
     for (j = 0; j < V; j++) {
-      const tfp_real d = label == TFP_IGNORE_INDEX
-                             ? 0
-                             : a->factor * (tfpi_mexp(x[j] - top) / sum - (j == label ? 1 : 0));
-      dx[j * ds] = a->accumulate ? dx[j * ds] + d : d;
+      const tfp_real p = tfpi_mexp(x[j] - top) / sum;
+      tfpi_put(dx + j, a->factor * (j == label ? p - 1 : p), a->accumulate);
     }
   }
 }
@@ -6825,131 +7004,208 @@ static void tfpi_xent_bwd_plain(tfp_ctx *ctx, tfp_tensor *dlogits, const tfp_ten
                                 const tfp_tensor *labels, const tfp_tensor *dloss,
                                 const float *scale, int accumulate) {
   tfpi_xent_args a;
-  a.logits = logits, a.labels = labels, a.out = dlogits, a.accumulate = accumulate;
+  memset(&a, 0, sizeof a);
+  a.logits = logits, a.labels = labels, a.dlogits = dlogits, a.accumulate = accumulate;
   a.factor = *tfpi_data(dloss) * (tfp_real)*scale;
   tfpi_over_rows(ctx, logits->shape[0], logits->shape[1], tfpi_xent_bwd_rows, &a);
 }
 
-/* ---- matmul ---- */
+/* ---- matmul ----
+ * A task computes a tile of C. What it needs of B is copied into a panel, TILE_K rows at a time, in
+ * which columns are neighbours whatever B's strides are: one loop does for every transpose. The sum
+ * over k runs in order. */
+enum { TFPI_TILE_M = 16, TFPI_TILE_N = 32, TFPI_TILE_K = 64, TFPI_LANES = 16 };
+typedef struct tfpi_matmul_job {
+  const tfpi_matmul_args *g;
+  int64_t M, N, K, tiles_m, tiles_n;
+} tfpi_matmul_job;
 
-static void tfpi_matmul_rows(const void *v, int64_t first, int64_t last) {
-  const tfpi_matmul_args *g = (const tfpi_matmul_args *)v;
-  const int n = g->c->ndim;
-  const int64_t N = g->c->shape[n - 1], M = g->c->shape[n - 2], K = g->a->shape[n - 1];
-  const int64_t ak = g->a->stride[n - 1], bk = g->b->stride[n - 2], bn = g->b->stride[n - 1];
-  int64_t r, j, k;
-  for (r = first; r < last; r++) { /* row r of all batches: batch r / M */
-    const tfp_real *a = tfpi_row(g->a, r), *b;
-    tfp_real *c = tfpi_row(g->c, r), *before = g->before ? tfpi_row(g->before, r) : NULL;
-    tfp_tensor heads;
-    memcpy(&heads, g->b, sizeof heads);
-    heads.shape[n - 2] = M; /* b has one matrix a batch: find it by the row's batch */
-    heads.stride[n - 2] = 0;
-    b = tfpi_row(&heads, r);
-    for (j = 0; j < N; j++) {
-      tfp_real sum = 0;
-      for (k = 0; k < K; k++) sum += a[k * ak] * b[k * bk + j * bn];
+/* acc (m,TILE_N) += a (m,k; strides am, ak) @ panel (k,TILE_N) */
+static void tfpi_tile_multiply(tfp_real *acc, const tfp_real *a, int64_t am, int64_t ak,
+                               const tfp_real *panel, int64_t m, int64_t kn) {
+  int64_t i, j, k;
+  int lane;
+  for (i = 0; i < m; i++)
+    for (j = 0; j < TFPI_TILE_N; j += TFPI_LANES) {
+      tfp_real *c = acc + i * TFPI_TILE_N + j, sum[TFPI_LANES];
+      for (lane = 0; lane < TFPI_LANES; lane++) sum[lane] = c[lane];
+      for (k = 0; k < kn; k++) {
+        const tfp_real x = a[i * am + k * ak], *b = panel + k * TFPI_TILE_N + j;
+        for (lane = 0; lane < TFPI_LANES; lane++) sum[lane] += x * b[lane];
+      }
+      for (lane = 0; lane < TFPI_LANES; lane++) c[lane] = sum[lane];
+    }
+}
+/* panel[k][j] = b[k][j] for k < kn, j < n; 0 in the columns behind. */
+static void tfpi_tile_pack(tfp_real *panel, const tfp_real *b, int64_t bk, int64_t bn, int64_t kn,
+                           int64_t n) {
+  int64_t k, j;
+  for (k = 0; k < kn; k++)
+    for (j = 0; j < TFPI_TILE_N; j++)
+      panel[k * TFPI_TILE_N + j] = j < n ? b[k * bk + j * bn] : 0;
+}
+static void tfpi_matmul_tile(void *v, int64_t task, int thread) {
+  const tfpi_matmul_job *w = (const tfpi_matmul_job *)v;
+  const tfpi_matmul_args *g = w->g;
+  const int nd = g->c->ndim;
+  const int64_t n0 = task % w->tiles_n * TFPI_TILE_N;
+  const int64_t m0 = task / w->tiles_n % w->tiles_m * TFPI_TILE_M;
+  const int64_t batch = task / w->tiles_n / w->tiles_m;
+  const int64_t m = tfpi_min64(TFPI_TILE_M, w->M - m0), n = tfpi_min64(TFPI_TILE_N, w->N - n0);
+  const int64_t am = g->a->stride[nd - 2], ak = g->a->stride[nd - 1];
+  const int64_t bk = g->b->stride[nd - 2], bn = g->b->stride[nd - 1];
+  const tfp_real *a = tfpi_data(g->a) + tfpi_offset(g->a, nd - 2, batch) + m0 * am;
+  const tfp_real *b = tfpi_data(g->b) + tfpi_offset(g->b, nd - 2, batch) + n0 * bn;
+  tfp_real acc[TFPI_TILE_M * TFPI_TILE_N], panel[TFPI_TILE_K * TFPI_TILE_N];
+  int64_t i, j, k;
+  (void)thread;
+  for (i = 0; i < m * TFPI_TILE_N; i++) acc[i] = 0;
+  for (k = 0; k < w->K; k += TFPI_TILE_K) {
+    const int64_t kn = tfpi_min64(TFPI_TILE_K, w->K - k);
+    tfpi_tile_pack(panel, b + k * bk, bk, bn, kn, n);
+    tfpi_tile_multiply(acc, a + k * ak, am, ak, panel, m, kn);
+  }
+  for (i = 0; i < m; i++) {
+    const int64_t row = batch * w->M + m0 + i;
+    tfp_real *c = tfpi_row(g->c, row) + n0;
+    tfp_real *before = g->before ? tfpi_row(g->before, row) + n0 : NULL;
+    for (j = 0; j < n; j++) {
+      tfp_real sum = acc[i * TFPI_TILE_N + j];
       if (g->accumulate) sum += c[j];
-      if (g->bias) sum += tfpi_data(g->bias)[j];
+      if (g->bias) sum += tfpi_data(g->bias)[(n0 + j) * g->bias->stride[0]];
       if (before) before[j] = sum;
-      c[j] = g->activation == TFPI_NO_ACTIVATION
-                 ? sum
-                 : tfpi_unary_value((tfpi_unary_kind)g->activation, sum, 0);
+      if (g->activation != TFPI_NO_ACTIVATION)
+        sum = tfpi_unary_value((tfpi_unary_kind)g->activation, sum, 0);
+      c[j] = sum;
     }
   }
 }
 static void tfpi_matmul_plain(tfp_ctx *ctx, const tfpi_matmul_args *g) {
-  const int n = g->c->ndim;
-  tfpi_over_rows(ctx, tfpi_row_count(g->c),
-                 g->c->shape[n - 1] * tfpi_max64(1, g->a->shape[n - 1] / 8), tfpi_matmul_rows, g);
+  const int nd = g->c->ndim;
+  tfpi_matmul_job w;
+  int64_t batches = 1;
+  int i;
+  for (i = 0; i < nd - 2; i++) batches *= g->c->shape[i];
+  w.g = g;
+  w.M = g->c->shape[nd - 2], w.N = g->c->shape[nd - 1], w.K = g->a->shape[nd - 1];
+  w.tiles_m = tfpi_ceil_div(w.M, TFPI_TILE_M), w.tiles_n = tfpi_ceil_div(w.N, TFPI_TILE_N);
+  tfpi_parallel(ctx, batches * w.tiles_m * w.tiles_n, tfpi_matmul_tile, &w);
 }
 
-/* ---- attention ---- */
+/* ---- attention ----
+ * Keys go by in blocks. The softmax of a row is put together from them with a running maximum and
+ * sum (Milakov and Gimelshein 2018; Dao et al. 2022), so that no row of scores is ever whole. */
 
-/* What query i of (b,h) may see, and what is added to its scores. */
-typedef struct tfpi_view_of_keys {
+/* One head of one example, with what decides which pairs are hidden. */
+typedef struct tfpi_head {
   const tfpi_attention_args *a;
-  int64_t b, h, T, S, D;
-  const int32_t *mask, *q_doc, *k_doc;
-  tfp_real slope;
+  int64_t b, h, H, T, S, D;
+  const int32_t *mask, *q_doc, *k_doc; /* (S) (T) (S) or NULL */
   uint64_t seed, example;
-} tfpi_view_of_keys;
-static void tfpi_view_start(tfpi_view_of_keys *w, const tfp_ctx *ctx, const tfpi_attention_args *a,
-                            int64_t b, int64_t h) {
+} tfpi_head;
+typedef struct tfpi_attention_job {
+  const tfp_ctx *ctx;
+  const tfpi_attention_args *a;
+} tfpi_attention_job;
+static void tfpi_head_open(tfpi_head *w, const tfpi_attention_job *j, int64_t b, int64_t h) {
+  const tfpi_attention_args *a = j->a;
   w->a = a, w->b = b, w->h = h;
-  w->T = a->q->shape[2], w->S = a->k->shape[2], w->D = a->q->shape[3];
+  w->H = a->q->shape[1], w->T = a->q->shape[2], w->S = a->k->shape[2], w->D = a->q->shape[3];
   w->mask = a->mask ? tfpi_ints(a->mask) + b * w->S : NULL;
   w->q_doc = a->q_doc ? tfpi_ints(a->q_doc) + b * w->T : NULL;
   w->k_doc = a->k_doc ? tfpi_ints(a->k_doc) + b * w->S : NULL;
-  w->slope = a->slopes ? tfpi_data(a->slopes)[h] : 0;
-  w->seed = ctx->desc.seed, w->example = ctx->now.example;
+  w->seed = j->ctx->desc.seed, w->example = j->ctx->now.example;
 }
-static int tfpi_hidden(const tfpi_view_of_keys *w, int64_t i, int64_t j) {
-  return (w->a->causal && j > i + w->S - w->T) || (w->mask && !w->mask[j]) ||
-         (w->q_doc && w->q_doc[i] != w->k_doc[j]);
+/* Row i of this head in a (B,H,rows,D) tensor. */
+TFPI_INLINE tfp_real *tfpi_head_row(const tfpi_head *w, const tfp_tensor *t, int64_t i) {
+  return tfpi_data(t) + w->b * t->stride[0] + w->h * t->stride[1] + i * t->stride[2];
 }
-static const tfp_real *tfpi_head_row(const tfp_tensor *t, int64_t b, int64_t h, int64_t i) {
-  return tfpi_data(t) + b * t->stride[0] + h * t->stride[1] + i * t->stride[2];
+/* Keys before this one are the only ones that query i may see. */
+static int64_t tfpi_head_end(const tfpi_head *w, int64_t i) {
+  return w->a->causal ? tfpi_max64(0, tfpi_min64(w->S, i + w->S - w->T + 1)) : w->S;
 }
-/* The score of a visible pair; p counts the visible keys before j. */
-static tfp_real tfpi_score(const tfpi_view_of_keys *w, const tfp_real *q, const tfp_real *k,
-                           int64_t i, int64_t j, int64_t p) {
-  tfp_real s = 0;
-  int64_t d;
-  for (d = 0; d < w->D; d++) s += q[d] * k[d];
-  s *= (tfp_real)w->a->scale;
-  if (w->a->slopes) s += w->slope * (tfp_real)p;
-  if (w->a->rel) s += tfpi_data(w->a->rel)[w->h * (w->T + w->S - 1) + j - i + w->T - 1];
-  return s;
+/* a . b, in eight sums that a compiler can keep side by side */
+static tfp_real tfpi_dot(const tfp_real *a, const tfp_real *b, int64_t n) {
+  tfp_real s[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+  int64_t i;
+  int lane;
+  for (i = 0; i + 8 <= n; i += 8)
+    for (lane = 0; lane < 8; lane++) s[lane] += a[i + lane] * b[i + lane];
+  for (; i < n; i++) s[0] += a[i] * b[i];
+  return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
 }
-/* 1/(1-p) or 0: what dropout makes of the weight of a pair. */
-static tfp_real tfpi_weight_kept(const tfpi_view_of_keys *w, int64_t i, int64_t j) {
-  const double p = w->a->dropout;
-  if (p <= 0) return 1;
-  return (double)tfp_random_uniform(w->seed, w->a->stream + (uint64_t)w->h,
-                                    tfpi_draw_index(w->example + (uint64_t)w->b, i, j)) < p
-             ? 0 : (tfp_real)(1 / (1 - p));
+/* s[j - j0] = scores of query i over the keys [j0,j1), -INFINITY for a hidden pair. *seen is the
+ * number of visible keys of the mask before j0, and then before j1. */
+static void tfpi_head_scores(const tfpi_head *w, int64_t i, int64_t j0, int64_t j1, int64_t *seen,
+                             tfp_real *s) {
+  const tfpi_attention_args *a = w->a;
+  const tfp_real *q = tfpi_head_row(w, a->q, i), scale = (tfp_real)a->scale;
+  const tfp_real *rel = a->rel ? tfpi_data(a->rel) + w->h * (w->T + w->S - 1) : NULL;
+  const tfp_real slope = a->slopes ? tfpi_data(a->slopes)[w->h] : 0;
+  int64_t j;
+  for (j = j0; j < j1; j++) {
+    const int in_mask = !w->mask || w->mask[j] != 0;
+    tfp_real score = (tfp_real)-INFINITY;
+    if (in_mask && (!w->q_doc || w->q_doc[i] == w->k_doc[j])) {
+      score = scale * tfpi_dot(q, tfpi_head_row(w, a->k, j), w->D);
+      if (a->slopes) score += slope * (tfp_real)*seen;
+      if (rel) score += rel[j - i + w->T - 1];
+    }
+    s[j - j0] = score;
+    *seen += in_mask;
+  }
+}
+/* keep[j - j0] = what dropout makes of the weight of (i,j): 0 or 1/(1-p). */
+static void tfpi_head_keep(const tfpi_head *w, int64_t i, int64_t j0, int64_t j1, tfp_real *keep) {
+  int64_t j;
+  if (w->a->dropout > 0) {
+    const uint64_t index = tfpi_draw_index(w->example + (uint64_t)w->b, i, j0);
+    const uint64_t stream = w->a->stream + (uint64_t)w->h;
+    tfpi_dropout_factors(w->seed, stream, index, w->a->dropout, j1 - j0, keep);
+  } else {
+    for (j = 0; j < j1 - j0; j++) keep[j] = 1;
+  }
 }
 
-typedef struct tfpi_attention_job {
-  tfp_ctx *ctx;
-  const tfpi_attention_args *a;
-} tfpi_attention_job;
-/* One query: 1. the largest score; 2. weights, their sum, and the weighted values; 3. the division.
- * */
+/* One query: o = sum_j exp(s_j - top) keep_j v_j / sum_j exp(s_j - top) */
 static void tfpi_attention_row(void *v, int64_t task, int thread) {
   const tfpi_attention_job *job = (const tfpi_attention_job *)v;
-  const tfpi_attention_args *a = job->a;
-  tfpi_view_of_keys w;
-  const int64_t H = a->q->shape[1], T = a->q->shape[2], i = task % T, h = task / T % H,
-                b = task / T / H;
-  const tfp_real *q = tfpi_head_row(a->q, b, h, i);
-  tfp_real *o = tfpi_data(a->o) + b * a->o->stride[0] + h * a->o->stride[1] + i * a->o->stride[2];
-  tfp_real top = (tfp_real)-INFINITY, sum = 0;
-  int64_t j, d, p;
+  const int64_t H = job->a->q->shape[1], T = job->a->q->shape[2], i = task % T;
+  tfpi_head w;
+  tfp_real s[TFPI_BLOCK], keep[TFPI_BLOCK], top = (tfp_real)-INFINITY, sum = 0, *o;
+  int64_t j0, j, d, end, seen = 0;
   (void)thread;
-  tfpi_view_start(&w, job->ctx, a, b, h);
+  tfpi_head_open(&w, job, task / T / H, task / T % H);
+  o = tfpi_head_row(&w, job->a->o, i);
+  end = tfpi_head_end(&w, i);
   for (d = 0; d < w.D; d++) o[d] = 0;
-  for (j = p = 0; j < w.S; j++) {
-    if (!tfpi_hidden(&w, i, j)) {
-      const tfp_real s = tfpi_score(&w, q, tfpi_head_row(a->k, b, h, j), i, j, p);
-      if (s > top || s != s) top = s;
-      if (s != s) break;
+  for (j0 = 0; j0 < end; j0 += TFPI_BLOCK) {
+    const int64_t n = tfpi_min64(TFPI_BLOCK, end - j0);
+    tfp_real block_top, fade;
+    /* 1. scores, and the largest so far */
+    tfpi_head_scores(&w, i, j0, j0 + n, &seen, s);
+    block_top = tfpi_row_max(s, n);
+    if (block_top == (tfp_real)-INFINITY) continue;
+    /* 2. what was summed under a smaller maximum shrinks */
+    if (block_top > top || block_top != block_top) {
+      fade = top == (tfp_real)-INFINITY && block_top == block_top ? 0 : tfpi_mexp(top - block_top);
+      top = block_top;
+      sum *= fade;
+      for (d = 0; d < w.D; d++) o[d] *= fade;
     }
-    p += !w.mask || w.mask[j];
-  }
-  for (j = p = 0; j < w.S && top != (tfp_real)-INFINITY; j++) {
-    if (!tfpi_hidden(&w, i, j)) {
-      const tfp_real e = tfpi_mexp(tfpi_score(&w, q, tfpi_head_row(a->k, b, h, j), i, j, p) - top);
-      const tfp_real kept = e * tfpi_weight_kept(&w, i, j), *value = tfpi_head_row(a->v, b, h, j);
+    /* 3. weights and weighted values; a hidden value is not even looked at */
+    tfpi_head_keep(&w, i, j0, j0 + n, keep);
+    for (j = 0; j < n; j++) {
+      const tfp_real *value = tfpi_head_row(&w, job->a->v, j0 + j), e = tfpi_mexp(s[j] - top);
+      if (s[j] == (tfp_real)-INFINITY) continue;
       sum += e;
-      for (d = 0; d < w.D; d++) o[d] += kept * value[d];
+      for (d = 0; d < w.D && keep[j] != 0; d++) o[d] += e * keep[j] * value[d];
     }
-    p += !w.mask || w.mask[j];
   }
+  /* 4. the division; a query that saw nothing stays 0 */
   for (d = 0; d < w.D && sum != 0; d++) o[d] /= sum;
-  if (a->lse)
-    tfpi_data(a->lse)[(b * H + h) * T + i] = sum != 0 ? top + tfpi_mlog(sum) : (tfp_real)-INFINITY;
+  if (job->a->lse)
+    tfpi_data(job->a->lse)[task] = sum != 0 ? top + tfpi_mlog(sum) : (tfp_real)-INFINITY;
 }
 static void tfpi_attention_plain(tfp_ctx *ctx, const tfpi_attention_args *a) {
   tfpi_attention_job job;
@@ -6957,54 +7213,58 @@ static void tfpi_attention_plain(tfp_ctx *ctx, const tfpi_attention_args *a) {
   tfpi_parallel(ctx, a->q->shape[0] * a->q->shape[1] * a->q->shape[2], tfpi_attention_row, &job);
 }
 
-static void tfpi_head_clear(tfp_tensor *t, int64_t b, int64_t h, int accumulate) {
-  int64_t i, d;
-  if (!t || accumulate) return;
-  for (i = 0; i < t->shape[2]; i++)
-    for (d = 0; d < t->shape[3]; d++)
-      tfpi_data(t)[b * t->stride[0] + h * t->stride[1] + i * t->stride[2] + d] = 0;
-}
-/* One query of the backward, from the weights P = exp(s - lse) and delta = dO . O:
- *   dV_j += P_j kept_j dO     dP_j = kept_j dO . V_j     dS_j = P_j (dP_j - delta)
- *   dQ += scale dS_j K_j      dK_j += scale dS_j Q       drel[j - i + T - 1] += dS_j */
-static void tfpi_attention_bwd_row(const tfpi_view_of_keys *w, int64_t i) {
+/* One query of the backward. The weights come back from lse; r_j is dropout's factor.
+ *   s_j = scale q.k_j + ...         dq += scale ds_j k_j     dk_j += scale ds_j q     drel += ds_j
+ *   P_j = exp(s_j - lse)            ds_j = P_j (dP_j - sum_m P_m dP_m)
+ *   o   = sum_j r_j P_j v_j         dP_j = r_j do.v_j        dv_j += r_j P_j do
+ * and sum_m P_m dP_m = do . sum_m r_m P_m v_m = do.o, which is called delta. */
+static void tfpi_attention_bwd_row(const tfpi_head *w, int64_t i) {
   const tfpi_attention_args *a = w->a;
-  const int64_t b = w->b, h = w->h, H = a->q->shape[1];
-  const tfp_real *q = tfpi_head_row(a->q, b, h, i), *o = tfpi_head_row(a->o, b, h, i),
-                 *go = tfpi_head_row(a->dout, b, h, i);
-  const tfp_real lse = tfpi_data(a->lse)[(b * H + h) * w->T + i], scale = (tfp_real)a->scale;
-  tfp_real delta = 0;
-  int64_t j, d, p;
+  const int64_t Z = w->T + w->S - 1, bh = w->b * w->H + w->h, end = tfpi_head_end(w, i);
+  const tfp_real *q = tfpi_head_row(w, a->q, i), *go = tfpi_head_row(w, a->dout, i);
+  const tfp_real lse = tfpi_data(a->lse)[bh * w->T + i], scale = (tfp_real)a->scale;
+  const tfp_real delta = tfpi_dot(go, tfpi_head_row(w, a->o, i), w->D);
+  tfp_real *dq = a->dq ? tfpi_head_row(w, a->dq, i) : NULL;
+  tfp_real *drel = a->drel ? tfpi_data(a->drel) + bh * Z + w->T - 1 - i : NULL;
+  tfp_real s[TFPI_BLOCK], keep[TFPI_BLOCK];
+  int64_t j0, j, d, seen = 0;
   if (lse == (tfp_real)-INFINITY) return; /* it saw nothing */
-  for (d = 0; d < w->D; d++) delta += go[d] * o[d];
-  for (j = p = 0; j < w->S; p += !w->mask || w->mask[j], j++) {
-    const tfp_real *k = tfpi_head_row(a->k, b, h, j), *value = tfpi_head_row(a->v, b, h, j);
-    tfp_real weight, kept, dp = 0, ds;
-    if (tfpi_hidden(w, i, j)) continue;
-    weight = tfpi_mexp(tfpi_score(w, q, k, i, j, p) - lse);
-    kept = tfpi_weight_kept(w, i, j);
-    for (d = 0; d < w->D; d++) dp += go[d] * value[d];
-    ds = weight * (dp * kept - delta);
-    for (d = 0; d < w->D; d++) {
-      if (a->dv) ((tfp_real *)(uintptr_t)tfpi_head_row(a->dv, b, h, j))[d] += weight * kept * go[d];
-      if (a->dk) ((tfp_real *)(uintptr_t)tfpi_head_row(a->dk, b, h, j))[d] += scale * ds * q[d];
-      if (a->dq) ((tfp_real *)(uintptr_t)tfpi_head_row(a->dq, b, h, i))[d] += scale * ds * k[d];
+  for (j0 = 0; j0 < end; j0 += TFPI_BLOCK) {
+    const int64_t j1 = tfpi_min64(end, j0 + TFPI_BLOCK);
+    tfpi_head_scores(w, i, j0, j1, &seen, s);
+    tfpi_head_keep(w, i, j0, j1, keep);
+    for (j = j0; j < j1; j++) {
+      const tfp_real *k = tfpi_head_row(w, a->k, j), P = tfpi_mexp(s[j - j0] - lse);
+      const tfp_real r = keep[j - j0];
+      tfp_real *dk = a->dk ? tfpi_head_row(w, a->dk, j) : NULL;
+      tfp_real *dv = a->dv ? tfpi_head_row(w, a->dv, j) : NULL, dP = 0, ds;
+      if (s[j - j0] == (tfp_real)-INFINITY) continue;
+      if (r != 0) dP = r * tfpi_dot(go, tfpi_head_row(w, a->v, j), w->D);
+      ds = P * (dP - delta);
+      for (d = 0; d < w->D && dv && r != 0; d++) dv[d] += r * P * go[d];
+      for (d = 0; d < w->D && dk; d++) dk[d] += scale * ds * q[d];
+      for (d = 0; d < w->D && dq; d++) dq[d] += scale * ds * k[d];
+      if (drel) drel[j] += ds;
     }
-    if (a->drel) tfpi_data(a->drel)[(b * H + h) * (w->T + w->S - 1) + j - i + w->T - 1] += ds;
   }
+}
+static void tfpi_head_clear(const tfpi_head *w, const tfp_tensor *t, int64_t rows, int keep) {
+  int64_t i, d;
+  for (i = 0; i < rows && t && !keep; i++)
+    for (d = 0; d < w->D; d++) tfpi_head_row(w, t, i)[d] = 0;
 }
 static void tfpi_attention_bwd_head(void *v, int64_t task, int thread) {
   const tfpi_attention_job *job = (const tfpi_attention_job *)v;
   const tfpi_attention_args *a = job->a;
-  const int64_t H = a->q->shape[1], b = task / H, h = task % H;
-  tfpi_view_of_keys w;
-  int64_t i;
+  tfpi_head w;
+  int64_t i, Z;
   (void)thread;
-  tfpi_view_start(&w, job->ctx, a, b, h);
-  tfpi_head_clear(a->dq, b, h, a->dq_accumulate);
-  tfpi_head_clear(a->dk, b, h, a->dk_accumulate);
-  tfpi_head_clear(a->dv, b, h, a->dv_accumulate);
-  for (i = 0; a->drel && i < w.T + w.S - 1; i++) tfpi_data(a->drel)[task * (w.T + w.S - 1) + i] = 0;
+  tfpi_head_open(&w, job, task / a->q->shape[1], task % a->q->shape[1]);
+  Z = w.T + w.S - 1;
+  tfpi_head_clear(&w, a->dq, w.T, a->dq_accumulate);
+  tfpi_head_clear(&w, a->dk, w.S, a->dk_accumulate);
+  tfpi_head_clear(&w, a->dv, w.S, a->dv_accumulate);
+  for (i = 0; i < Z && a->drel; i++) tfpi_data(a->drel)[task * Z + i] = 0;
   for (i = 0; i < w.T; i++) tfpi_attention_bwd_row(&w, i);
 }
 static void tfpi_attention_bwd_plain(tfp_ctx *ctx, const tfpi_attention_args *a) {
@@ -7013,93 +7273,116 @@ static void tfpi_attention_bwd_plain(tfp_ctx *ctx, const tfpi_attention_args *a)
   tfpi_parallel(ctx, a->q->shape[0] * a->q->shape[1], tfpi_attention_bwd_head, &job);
 }
 
-/* ---- linear_xent ---- */
+/* ---- linear_xent ----
+ * Rows that have a label are gathered, a chunk at a time, and go through the table's own matmul.
+ * The step on a row of logits is a parameter: a fast level brings its own and uses the rest. */
 
-/* The step on one row of logits: they become scale (softmax - onehot), and the loss is returned. */
+/* x (V) becomes scale (softmax(x) - onehot(label)); returns -log softmax(x)[label]. */
 typedef double (*tfpi_xent_row_fn)(tfp_real *x, int64_t V, int32_t label, float scale);
-typedef struct tfpi_xent_job {
+
+enum { TFPI_CHUNK_ROWS = 1024 };
+typedef struct tfpi_xent_chunk {
   const tfpi_linear_xent_args *a;
   tfpi_xent_row_fn step;
-  int64_t first, rows;   /* labelled rows of this chunk: their places in x are in `place` */
-  double *loss;          /* one a row of the chunk */
-  int32_t *place;
-} tfpi_xent_job;
-static void tfpi_xent_chunk_row(void *v, int64_t r, int thread) {
-  const tfpi_xent_job *j = (const tfpi_xent_job *)v;
-  const int64_t V = j->a->w->shape[0];
+  int64_t n;                      /* labelled rows in this chunk */
+  int64_t place[TFPI_CHUNK_ROWS]; /* where they stand in x */
+  double loss[TFPI_CHUNK_ROWS];
+} tfpi_xent_chunk;
+/* Gathered row r is row 2r of the work tensor, its gradient is row 2r+1. */
+static void tfpi_xent_gather(const void *v, int64_t first, int64_t end) {
+  const tfpi_xent_chunk *k = (const tfpi_xent_chunk *)v;
+  const int64_t C = k->a->x->shape[1];
+  int64_t r;
+  for (r = first; r < end; r++)
+    memcpy(tfpi_data(k->a->rows) + 2 * r * C, tfpi_data(k->a->x) + k->place[r] * C,
+           (size_t)C * sizeof(tfp_real));
+}
+static void tfpi_xent_scatter(const void *v, int64_t first, int64_t end) {
+  const tfpi_xent_chunk *k = (const tfpi_xent_chunk *)v;
+  const int64_t C = k->a->x->shape[1];
+  int64_t r;
+  for (r = first; r < end; r++)
+    memcpy(tfpi_data(k->a->dx) + k->place[r] * C, tfpi_data(k->a->rows) + (2 * r + 1) * C,
+           (size_t)C * sizeof(tfp_real));
+}
+static void tfpi_xent_step(void *v, int64_t r, int thread) {
+  tfpi_xent_chunk *k = (tfpi_xent_chunk *)v;
+  const int64_t V = k->a->w->shape[0];
   (void)thread;
-  j->loss[r] = j->step(tfpi_data(j->a->logits) + r * V, V, tfpi_ints(j->a->labels)[j->place[r]],
-                       *j->a->scale);
+  k->loss[r] = k->step(tfpi_data(k->a->logits) + r * V, V, tfpi_label(k->a->labels, k->place[r]),
+                       *k->a->scale);
 }
-static void tfpi_matrix_header(tfp_tensor *h, tfp_real *data, int64_t rows, int64_t columns,
-                               int64_t row_stride, int turned) {
-  memset(h, 0, sizeof *h);
-  h->name = "";
-  h->ndim = 2;
-  h->shape[turned] = rows, h->stride[turned] = row_stride;
-  h->shape[!turned] = columns, h->stride[!turned] = 1;
-  h->data = data;
+/* The header of a (rows,columns) matrix that lies somewhere. */
+static tfp_tensor tfpi_matrix_at(tfp_real *data, int64_t rows, int64_t columns, int64_t row_stride,
+                                 int64_t column_stride) {
+  tfp_tensor t;
+  memset(&t, 0, sizeof t);
+  t.ndim = 2, t.name = "", t.data = data;
+  t.shape[0] = rows, t.stride[0] = row_stride;
+  t.shape[1] = columns, t.stride[1] = column_stride;
+  return t;
 }
-/* One chunk of labelled rows: logits, loss and their gradient in place, then dx, dW and db. */
-static double tfpi_xent_chunk(tfp_ctx *ctx, tfpi_xent_job *j, int first) {
-  const tfpi_linear_xent_args *a = j->a;
-  const int64_t C = a->w->shape[1], V = a->w->shape[0], R = j->rows;
-  tfp_real *gathered = tfpi_data(a->rows), *d_rows = gathered + a->rows->shape[0] * C;
-  tfp_tensor x, w, logits, logits_t, d;
+/* c = or += a @ b, + bias */
+static void tfpi_xent_product(tfp_ctx *ctx, const tfp_tensor *a, const tfp_tensor *b, tfp_tensor *c,
+                              const tfp_tensor *bias, int accumulate) {
   tfpi_matmul_args m;
+  memset(&m, 0, sizeof m);
+  m.a = a, m.b = b, m.c = c, m.bias = bias;
+  m.activation = TFPI_NO_ACTIVATION, m.accumulate = accumulate;
+  ctx->be->matmul(ctx, &m);
+}
+/* Logits, losses, gradients of one chunk; returns its sum of losses. */
+static double tfpi_xent_run(tfp_ctx *ctx, tfpi_xent_chunk *k, int is_first) {
+  const tfpi_linear_xent_args *a = k->a;
+  const int64_t C = a->w->shape[1], V = a->w->shape[0], n = k->n;
+  tfp_real *rows = tfpi_data(a->rows), *weights = tfpi_data(a->w), *l = tfpi_data(a->logits);
+  const tfp_tensor x = tfpi_matrix_at(rows, n, C, 2 * C, 1);
+  const tfp_tensor w = tfpi_matrix_at(weights, V, C, C, 1);
+  const tfp_tensor w_t = tfpi_matrix_at(weights, C, V, 1, C);
+  const tfp_tensor logits_t = tfpi_matrix_at(l, V, n, 1, V);
+  tfp_tensor logits = tfpi_matrix_at(l, n, V, V, 1), dx = tfpi_matrix_at(rows + C, n, C, 2 * C, 1);
   double sum = 0;
   int64_t r;
-  for (r = 0; r < R; r++)
-    memcpy(gathered + r * C, tfpi_data(a->x) + j->place[r] * C, (size_t)C * sizeof(tfp_real));
-  tfpi_matrix_header(&x, gathered, R, C, C, 0);
-  tfpi_matrix_header(&w, tfpi_data(a->w), V, C, C, 1);
-  tfpi_matrix_header(&logits, tfpi_data(a->logits), R, V, V, 0);
-  tfpi_matrix_header(&logits_t, tfpi_data(a->logits), R, V, V, 1);
-  memset(&m, 0, sizeof m);
-  m.activation = TFPI_NO_ACTIVATION;
-  m.a = &x, m.b = &w, m.c = &logits, m.bias = a->bias;
-  ctx->be->matmul(ctx, &m);
-  tfpi_parallel(ctx, R, tfpi_xent_chunk_row, j);
-  for (r = 0; r < R; r++) sum += j->loss[r];
-  m.bias = NULL;
-  if (a->dx) { /* dx = dlogits W */
-    tfpi_matrix_header(&d, d_rows, R, C, C, 0);
-    m.a = &logits, m.b = a->w, m.c = &d;
-    ctx->be->matmul(ctx, &m);
-    for (r = 0; r < R; r++)
-      memcpy(tfpi_data(a->dx) + j->place[r] * C, d_rows + r * C, (size_t)C * sizeof(tfp_real));
+  tfpi_over_rows(ctx, n, C, tfpi_xent_gather, k);
+  /* logits = x w' + bias */
+  tfpi_xent_product(ctx, &x, &w_t, &logits, a->bias, 0);
+  tfpi_parallel(ctx, n, tfpi_xent_step, k);
+  for (r = 0; r < n; r++) sum += k->loss[r];
+  if (a->dx) { /* dx = dlogits w */
+    tfpi_xent_product(ctx, &logits, &w, &dx, NULL, 0);
+    tfpi_over_rows(ctx, n, C, tfpi_xent_scatter, k);
   }
-  if (a->dw) { /* dW = dlogits' x */
-    m.a = &logits_t, m.b = &x, m.c = a->dw, m.accumulate = !first || a->dw_accumulate;
-    ctx->be->matmul(ctx, &m);
-  }
-  if (a->db) {
-    tfpi_matrix_header(&d, tfpi_data(a->db), 1, V, V, 0);
-    ctx->be->reduce(ctx, TFPI_SUM, &d, &logits, !first || a->db_accumulate);
+  /* dw = dlogits' x */
+  if (a->dw) tfpi_xent_product(ctx, &logits_t, &x, a->dw, NULL, !is_first || a->dw_accumulate);
+  if (a->db) { /* db = column sums of dlogits */
+    tfp_tensor db = tfpi_matrix_at(tfpi_data(a->db), 1, V, V, 1);
+    ctx->be->reduce(ctx, TFPI_SUM, &db, &logits, !is_first || a->db_accumulate);
   }
   return sum;
 }
 static void tfpi_linear_xent_with(tfp_ctx *ctx, const tfpi_linear_xent_args *a,
                                   tfpi_xent_row_fn step) {
-  enum { PLACES = 1024 };
-  int32_t place[PLACES];
-  double loss[PLACES], sum = 0;
-  const int64_t N = a->x->shape[0], chunk = tfpi_min64(a->rows->shape[0], PLACES);
-  tfpi_xent_job j;
+  const unsigned mode = tfpi_float_enter();
+  const int64_t N = a->x->shape[0], chunk = tfpi_min64(a->rows->shape[0], TFPI_CHUNK_ROWS);
+  tfpi_xent_chunk k;
+  double sum = 0;
   int64_t i;
-  int first = 1;
-  j.a = a, j.step = step, j.place = place, j.loss = loss, j.rows = 0, j.first = 0;
+  int is_first = 1;
+  k.a = a, k.step = step, k.n = 0;
   if (a->dx) ctx->be->fill(ctx, a->dx, 0);
   for (i = 0; i < N; i++) {
-    if (tfpi_ints(a->labels)[i] != TFP_IGNORE_INDEX) place[j.rows++] = (int32_t)i;
-    if (!j.rows || (j.rows < chunk && i < N - 1)) continue;
-    sum += tfpi_xent_chunk(ctx, &j, first);
-    first = 0;
-    j.rows = 0;
+    if (tfpi_label(a->labels, i) != TFP_IGNORE_INDEX) k.place[k.n++] = i;
+    if (k.n == 0 || (k.n < chunk && i + 1 < N)) continue;
+    sum += tfpi_xent_run(ctx, &k, is_first);
+    is_first = 0;
+    k.n = 0;
   }
-  if (first && a->dw && !a->dw_accumulate) ctx->be->fill(ctx, a->dw, 0);
-  if (first && a->db && !a->db_accumulate) ctx->be->fill(ctx, a->db, 0);
+  if (is_first) { /* nothing had a label */
+    if (a->dw && !a->dw_accumulate) ctx->be->fill(ctx, a->dw, 0);
+    if (a->db && !a->db_accumulate) ctx->be->fill(ctx, a->db, 0);
+  }
   *tfpi_data(a->loss) = (tfp_real)(sum * (double)*a->scale);
+  tfpi_float_leave(mode);
 }
 static void tfpi_linear_xent_plain(tfp_ctx *ctx, const tfpi_linear_xent_args *a) {
   tfpi_linear_xent_with(ctx, a, tfpi_xent_row_plain);
@@ -7114,23 +7397,25 @@ typedef struct tfpi_rotary_args {
   double base;
   int inverse, accumulate;
 } tfpi_rotary_args;
-static void tfpi_rotary_rows(const void *v, int64_t first, int64_t last) {
+/* Positions [first,end) of all examples: an angle serves all heads. */
+static void tfpi_rotary_rows(const void *v, int64_t first, int64_t end) {
   const tfpi_rotary_args *a = (const tfpi_rotary_args *)v;
-  const int64_t H = a->x->shape[1], T = a->x->shape[2], D = a->x->shape[3];
-  int64_t r, i;
-  for (r = first; r < last; r++) { /* r = (b H + h) T + t */
-    const int64_t t = r % T, b = r / T / H;
-    const double position =
-        a->positions ? (double)tfpi_ints(a->positions)[b * T + t] : (double)(a->start + t);
-    const tfp_real *x = tfpi_row(a->x, r);
-    tfp_real *y = tfpi_row(a->y, r);
-    for (i = 0; i < D / 2; i++) {
-      const double angle =
-          position * pow(a->base, -2.0 * (double)i / (double)D) * (a->inverse ? -1 : 1);
-      const tfp_real c = (tfp_real)cos(angle), s = (tfp_real)sin(angle);
-      const tfp_real p = x[i] * c - x[i + D / 2] * s, q = x[i + D / 2] * c + x[i] * s;
-      y[i] = a->accumulate ? y[i] + p : p;
-      y[i + D / 2] = a->accumulate ? y[i + D / 2] + q : q;
+  const int64_t H = a->x->shape[1], T = a->x->shape[2], half = a->x->shape[3] / 2;
+  int64_t r, h, i;
+  for (r = first; r < end; r++) { /* r = b T + t */
+    const int64_t b = r / T, t = r % T;
+    const double position = (double)(a->positions ? tfpi_ints(a->positions)[r] : a->start + t);
+    const tfp_real *x_bt = tfpi_data(a->x) + b * a->x->stride[0] + t * a->x->stride[2];
+    tfp_real *y_bt = tfpi_data(a->y) + b * a->y->stride[0] + t * a->y->stride[2];
+    for (i = 0; i < half; i++) {
+      const double angle = position * pow(a->base, -(double)i / (double)half);
+      const tfp_real c = (tfp_real)cos(angle), s = (tfp_real)sin(a->inverse ? -angle : angle);
+      for (h = 0; h < H; h++) {
+        const tfp_real *x = x_bt + h * a->x->stride[1], p = x[i], q = x[i + half];
+        tfp_real *y = y_bt + h * a->y->stride[1];
+        tfpi_put(y + i, p * c - q * s, a->accumulate);
+        tfpi_put(y + i + half, q * c + p * s, a->accumulate);
+      }
     }
   }
 }
@@ -7138,14 +7423,13 @@ static void tfpi_rotary_plain(tfp_ctx *ctx, tfp_tensor *y, const tfp_tensor *x,
                               const tfp_tensor *positions, int64_t start, double base, int inverse,
                               int accumulate) {
   tfpi_rotary_args a;
-  a.y = y, a.x = x, a.positions = positions, a.start = start, a.base = base, a.inverse = inverse,
-  a.accumulate = accumulate;
-  tfpi_over_rows(ctx, tfpi_row_count(x), tfpi_row_length(x), tfpi_rotary_rows, &a);
+  a.y = y, a.x = x, a.positions = positions, a.start = start, a.base = base;
+  a.inverse = inverse, a.accumulate = accumulate;
+  tfpi_over_rows(ctx, x->shape[0] * x->shape[2], x->shape[1] * x->shape[3], tfpi_rotary_rows, &a);
 }
 
-/* ---- the optimiser's passes: slices of a fixed size ---- */
+/* ---- the optimiser's passes over flat arrays ---- */
 
-enum { TFPI_FLAT_SLICE = 1 << 14 };
 typedef struct tfpi_adamw_job {
   const tfpi_adamw_args *a;
   const tfpi_step_params *now;
@@ -7153,82 +7437,72 @@ typedef struct tfpi_adamw_job {
 static void tfpi_adamw_slice(void *v, int64_t slice, int thread) {
   const tfpi_adamw_job *j = (const tfpi_adamw_job *)v;
   const tfpi_adamw_args *a = j->a;
-  const tfp_real b1 = (tfp_real)a->beta1, b2 = (tfp_real)a->beta2, eps = (tfp_real)a->eps,
-                 lr = (tfp_real)j->now->lr;
-  const tfp_real c1 = (tfp_real)(1 - a->beta1), c2 = (tfp_real)(1 - a->beta2);
-  const tfp_real keep = (tfp_real)(1 - (double)j->now->lr * a->decay),
-                 scale = (tfp_real)j->now->grad_scale;
-  const tfp_real fix1 = (tfp_real)j->now->fix1, fix2 = (tfp_real)j->now->fix2;
-  int64_t i, end = tfpi_min64((slice + 1) * TFPI_FLAT_SLICE, a->n);
+  const int64_t end = tfpi_min64((slice + 1) * TFPI_TASK, a->n);
+  /* 1 - beta in double: in float, 1 - 0.999f is wrong in its fifth digit */
+  const tfp_real beta1 = (tfp_real)a->beta1, rest1 = (tfp_real)(1 - a->beta1);
+  const tfp_real beta2 = (tfp_real)a->beta2, rest2 = (tfp_real)(1 - a->beta2);
+  const tfp_real eps = (tfp_real)a->eps, scale = (tfp_real)j->now->grad_scale;
+  const tfp_real keep = (tfp_real)(1 - (double)j->now->lr * a->decay);
+  const tfp_real rate = (tfp_real)((double)j->now->lr * (double)j->now->fix1);
+  const tfp_real fix2 = (tfp_real)j->now->fix2;
+  int64_t i;
   (void)thread;
-  for (i = slice * TFPI_FLAT_SLICE; i < end; i++) {
-    const tfp_real g = a->g[i] * scale;
-    a->m[i] = b1 * a->m[i] + c1 * g;
-    a->v[i] = b2 * a->v[i] + c2 * g * g;
-    a->p[i] = a->p[i] * keep - lr * fix1 * a->m[i] / (tfpi_msqrt(fix2 * a->v[i]) + eps);
+  for (i = slice * TFPI_TASK; i < end; i++) {
+    const tfp_real g = scale * a->g[i];
+    a->m[i] = beta1 * a->m[i] + rest1 * g;
+    a->v[i] = beta2 * a->v[i] + rest2 * g * g;
+    a->p[i] = a->p[i] * keep - rate * a->m[i] / (tfpi_msqrt(fix2 * a->v[i]) + eps);
   }
 }
 static void tfpi_adamw_plain(tfp_ctx *ctx, const tfpi_adamw_args *a) {
   tfpi_adamw_job j;
   j.a = a, j.now = &ctx->now;
-  tfpi_parallel(ctx, tfpi_ceil_div(a->n, TFPI_FLAT_SLICE), tfpi_adamw_slice, &j);
+  tfpi_parallel(ctx, tfpi_ceil_div(a->n, TFPI_TASK), tfpi_adamw_slice, &j);
 }
-/* Slices are summed in double in their order, a round of them at a time. */
-enum { TFPI_SQUARES_ROUND = 256 };
+
+/* Slices are summed in double and added in their order, a round of them at a time. */
 typedef struct tfpi_squares_job {
   const tfp_real *x;
-  int64_t n, first;
+  int64_t n;
   double *sums;
 } tfpi_squares_job;
-static void tfpi_squares_slice(void *v, int64_t task, int thread) {
+static void tfpi_squares_slice(void *v, int64_t slice, int thread) {
   const tfpi_squares_job *j = (const tfpi_squares_job *)v;
-  const int64_t slice = j->first + task;
-  int64_t i, end = tfpi_min64((slice + 1) * TFPI_FLAT_SLICE, j->n);
+  const int64_t end = tfpi_min64((slice + 1) * TFPI_TASK, j->n);
   double sum = 0;
+  int64_t i;
   (void)thread;
-  for (i = slice * TFPI_FLAT_SLICE; i < end; i++) sum += (double)j->x[i] * (double)j->x[i];
-  j->sums[task] = sum;
+  for (i = slice * TFPI_TASK; i < end; i++) sum += (double)j->x[i] * (double)j->x[i];
+  j->sums[slice] = sum;
 }
 static double tfpi_sum_squares_plain(tfp_ctx *ctx, const tfp_real *x, int64_t n) {
-  double sums[TFPI_SQUARES_ROUND], sum = 0;
-  const int64_t slices = tfpi_ceil_div(n, TFPI_FLAT_SLICE);
+  const unsigned mode = tfpi_float_enter();
+  const int64_t round = (int64_t)TFPI_PARTS * TFPI_TASK;
+  double sums[TFPI_PARTS], sum = 0;
   tfpi_squares_job j;
-  int64_t i;
-  j.x = x, j.n = n, j.sums = sums;
-  for (j.first = 0; j.first < slices; j.first += TFPI_SQUARES_ROUND) {
-    const int64_t round = tfpi_min64(TFPI_SQUARES_ROUND, slices - j.first);
-    tfpi_parallel(ctx, round, tfpi_squares_slice, &j);
-    for (i = 0; i < round; i++) sum += sums[i];
+  int64_t done, i;
+  j.sums = sums;
+  for (done = 0; done < n; done += round) {
+    int64_t slices;
+    j.x = x + done, j.n = tfpi_min64(round, n - done);
+    slices = tfpi_ceil_div(j.n, TFPI_TASK);
+    tfpi_parallel(ctx, slices, tfpi_squares_slice, &j);
+    for (i = 0; i < slices; i++) sum += j.sums[i];
   }
+  tfpi_float_leave(mode);
   return sum;
 }
 
-static const tfpi_backend tfpi_backend_plain = {"plain",
-                                                tfpi_copy_plain,
-                                                tfpi_fill_plain,
-                                                tfpi_unary_plain,
-                                                tfpi_unary_bwd_plain,
-                                                tfpi_binary_plain,
-                                                tfpi_binary_bwd_plain,
-                                                tfpi_reduce_plain,
-                                                tfpi_reduce_bwd_plain,
-                                                tfpi_gather_plain,
-                                                tfpi_scatter_add_plain,
-                                                tfpi_softmax_plain,
-                                                tfpi_softmax_bwd_plain,
-                                                tfpi_norm_plain,
-                                                tfpi_norm_bwd_plain,
-                                                tfpi_dropout_plain,
-                                                tfpi_masked_fill_plain,
-                                                tfpi_xent_plain,
-                                                tfpi_xent_bwd_plain,
-                                                tfpi_matmul_plain,
-                                                tfpi_attention_plain,
-                                                tfpi_attention_bwd_plain,
-                                                tfpi_linear_xent_plain,
-                                                tfpi_rotary_plain,
-                                                tfpi_adamw_plain,
-                                                tfpi_sum_squares_plain};
+static const tfpi_backend tfpi_backend_plain = {
+  "plain",
+  tfpi_copy_plain, tfpi_fill_plain, tfpi_unary_plain, tfpi_unary_bwd_plain,
+  tfpi_binary_plain, tfpi_binary_bwd_plain, tfpi_reduce_plain, tfpi_reduce_bwd_plain,
+  tfpi_gather_plain, tfpi_scatter_add_plain, tfpi_softmax_plain, tfpi_softmax_bwd_plain,
+  tfpi_norm_plain, tfpi_norm_bwd_plain, tfpi_dropout_plain, tfpi_masked_fill_plain,
+  tfpi_xent_plain, tfpi_xent_bwd_plain, tfpi_matmul_plain,
+  tfpi_attention_plain, tfpi_attention_bwd_plain, tfpi_linear_xent_plain,
+  tfpi_rotary_plain, tfpi_adamw_plain, tfpi_sum_squares_plain
+};
 /* ================================================================================================
  * >>simd.c  AVX2 and AVX-512 kernels behind the same table, chosen at run time
  * ================================================================================================
@@ -7241,7 +7515,10 @@ static const tfpi_backend tfpi_backend_plain = {"plain",
  * gcc's AVX2 code keeps them in memory). Then read on with the products, attention, and the rows
  * below them.
  */
-#if defined(__x86_64__) && !defined(TFPRE_NO_SIMD) && !defined(TFPRE_REAL)
+/* Without optimisation these kernels would be slow and take minutes to compile: -O0 gets plain
+ * ones. */
+#if defined(__x86_64__) && defined(__OPTIMIZE__) && !defined(TFPRE_NO_SIMD) && \
+  !defined(TFPRE_REAL)
 #define TFPI_SIMD 1
 #include <immintrin.h>
 
@@ -15768,11 +16045,15 @@ TFP_API tfp_loader *tfp_loader_create(tfp_ctx *ctx, const tfp_loader_desc *desc)
   l->ctx = ctx;
   l->arena = arena;
   memcpy(&l->desc, desc, sizeof *desc);
-  if (tfpi_loader_check(l)) return NULL;
+  if (tfpi_loader_check(l)) {
+    tfpi_arena_return(arena);
+    return NULL;
+  }
   if (!tfp_dataset_windows(desc->data, l->raw)) {
     tfpi_fail(ctx, TFP_ERR_DATA,
               "loader: the training part has %i tokens; one example of length %i wants %i",
               tfp_dataset_tokens(desc->data, TFP_TRAIN), desc->T, l->raw + 1);
+    tfpi_arena_return(arena);
     return NULL;
   }
   enc = desc->rows * desc->T, dec = desc->rows * l->S;
@@ -15790,7 +16071,9 @@ TFP_API tfp_loader *tfp_loader_create(tfp_ctx *ctx, const tfp_loader_desc *desc)
     l->positions = (int32_t *)tfpi_new(arena, enc, sizeof(int32_t));
     l->docs = (int32_t *)tfpi_new(arena, enc, sizeof(int32_t));
   }
-  return ctx->status ? NULL : l;
+  if (!ctx->status) return l;
+  tfpi_arena_return(arena);
+  return NULL;
 }
 TFP_API void tfp_loader_free(tfp_loader *loader) {
   if (loader) tfpi_arena_return(loader->arena);
@@ -17871,7 +18154,13 @@ static tfp_status tfpi_get_config(tfp_ctx *ctx, const char *path, const tfp_json
   if (c->classifier_dropout < 0) /* not given: the encoders' own rate, a tenth for decoders */
     c->classifier_dropout = c->arch == TFP_ENCODER ? c->dropout : c->arch == TFP_DECODER ? 0.1 : 0;
   c->tied = tfp_json_get_bool(root, "tie_word_embeddings", 1);
-  if (family == TFP_BART) c->num_labels = 3;
+  if (family == TFP_BART) {
+    c->num_labels = 3;
+    if (c->heads != tfp_json_get_int(root, "encoder_attention_heads", c->heads) ||
+        c->ffn != tfp_json_get_int(root, "encoder_ffn_dim", c->ffn))
+      return tfpi_fail(ctx, TFP_ERR_UNSUPPORTED,
+                       "'%s': encoder and decoder differ in heads or feed-forward width", path);
+  }
   c->num_labels = tfp_json_get_int(root, "num_labels", c->num_labels);
   labels = tfp_json_get(root, "id2label");
   if (labels && labels->type == TFP_JSON_OBJECT) c->num_labels = labels->count;

@@ -43,7 +43,8 @@ static void reference_step(reference *r, const tfp_adamw_desc *d, double lr, int
       double *p = &r->p[k][i], *m = &r->m[k][i], *v = &r->v[k][i];
       *m = b1 * *m + (1 - b1) * g;
       *v = b2 * *v + (1 - b2) * g * g;
-      *p = *p - lr * decay * *p - lr * (*m / (1 - pow(b1, step + 1))) / (sqrt(*v / (1 - pow(b2, step + 1))) + eps);
+      *p -= lr * decay * *p;
+      *p -= lr * (*m / (1 - pow(b1, step + 1))) / (sqrt(*v / (1 - pow(b2, step + 1))) + eps);
     }
 }
 static void adamw_follows_the_formula(void) {
