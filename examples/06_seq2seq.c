@@ -1,119 +1,159 @@
-/* 06_seq2seq.c -- the sixth rung: an encoder-decoder learns by span corruption, as T5 does. Spans
- * of the text become sentinels; the decoder says what each of them stood for.
+/* 06_seq2seq.c -- the sixth rung: an encoder reads, a decoder writes, as in T5 and BART.
+ *
+ * The encoder sees its text in both directions; the decoder writes from left to right and looks at
+ * the encoder through cross attention. The objectives that pre-train such models are shown on one
+ * sentence. Then a tiny BART learns what the design was made for: translation, here from English
+ * into the invented language of world.h, whose words are in another order and carry endings.
  *
  *   cc -O2 -o 06_seq2seq 06_seq2seq.c -lm -lpthread && ./06_seq2seq
  *
+ * It writes 06_seq2seq.txt, and removes it at the end.
+ *
  * Expected last lines:
- *   the cat sleeps in <X>  ->  <X> the house
- *   the fish sleeps in <X>  ->  <X> the sea
+ *   English:     The small dogs did not see a red kite in the garden.
+ *   translated:  Murari sipiri fulipe velon ruva o ne tolot.
+ *   loss below 0.1 nats a token: yes
+ *   of 100 sentences that it has never seen it translates at least 90 without an error: yes
  */
 #define TFPRE_IMPLEMENTATION
 #include "../tfpre.h"
+#include "world.h"
 #include <stdio.h>
 
-enum {
-  PAD,
-  END,
-  THE,
-  IN,
-  ANIMALS,
-  PLACES = ANIMALS + 4,
-  VERBS = PLACES + 4,
-  Y = VERBS + 3,
-  X,
-  VOCAB
-};
-enum { WORDS = 6, ROWS = 16, T = WORDS + 2 };
-static const char *const words[VOCAB] = {"<pad>",  "</s>",  "the",   "in",  "cat",  "fish",
-                                         "bird",   "fox",   "house", "sea", "tree", "wood",
-                                         "sleeps", "plays", "eats",  "<Y>", "<X>"};
+enum { SAMPLE = 3000, VOCAB = 900, T = 24, ROWS = 32, STEPS = 500 };
+static const char *const path = "06_seq2seq.txt";
+static const char *const shown = "The quiet horse found the small bikes near the river.";
 
-static void sentence(uint64_t n,
-                     int32_t *out) { /* the ANIMAL VERB in the PLACE: each has its own */
-  const int32_t animal = (int32_t)tfp_random_below(1, 1, n, 4),
-                verb = (int32_t)tfp_random_below(1, 2, n, 3);
-  out[0] = THE, out[1] = ANIMALS + animal, out[2] = VERBS + verb, out[3] = IN, out[4] = THE,
-  out[5] = PLACES + animal;
-}
-static void print(const char *before, const int32_t *ids, int64_t n, const char *after) {
-  int64_t i;
-  printf("%s", before);
-  for (i = 0; i < n && ids[i] != END && ids[i] != PAD; i++)
-    printf("%s%s", i ? " " : "", words[ids[i]]);
-  printf("%s", after);
-}
-
-typedef struct source {
-  int32_t ids[ROWS * T], mask[ROWS * T], labels[ROWS * T], dec_ids[ROWS * T];
-  tfp_span_options options;
-} source;
-static tfp_status next(void *user, uint64_t first, int64_t rows, tfp_batch *b) {
-  source *s = (source *)user;
-  int32_t tokens[WORDS], work[4 * WORDS];
-  int64_t r, i, n_in, n_out;
-  for (r = 0; r < rows; r++) {
-    int32_t *ids = s->ids + r * T, *labels = s->labels + r * T;
-    sentence(first + (uint64_t)r, tokens);
-    tfp_span_corrupt(tokens, WORDS, &s->options, 1, first + (uint64_t)r, ids, &n_in, labels, &n_out,
-                     work);
-    for (i = 0; i < T; i++) {
-      s->mask[r * T + i] = i < n_in;
-      if (i >= n_in) ids[i] = PAD;
-      if (i >= n_out) labels[i] = TFP_IGNORE_INDEX;
-    }
-    tfp_shift_right(labels, T, PAD, PAD, s->dec_ids + r * T); /* the decoder reads its own past */
+static int write_sample(void) { /* a text from which the vocabulary is learned */
+  char english[WORLD_MAX], foreign[WORLD_MAX];
+  FILE *f = fopen(path, "w");
+  if (!f) return 0;
+  for (int i = 0; i < SAMPLE; i++) {
+    world_translation(1, i, english, sizeof english, foreign, sizeof foreign);
+    fprintf(f, "%s\n%s\n", english, foreign);
   }
-  memset(b, 0, sizeof *b);
-  b->B = rows, b->T = b->S = T, b->ids = s->ids, b->mask = s->mask, b->dec_ids = s->dec_ids;
-  b->labels = s->labels, b->n_labels = rows * T;
+  return fclose(f) == 0;
+}
+
+static int64_t encode(tfp_tokenizer *tok, const char *text, int32_t *ids) { /* <s> text </s> */
+  return tfp_encode(tok, text, (int64_t)strlen(text), TFP_ADD_SPECIAL, ids, T);
+}
+static void put_text(tfp_tokenizer *tok, const char *what, const int32_t *ids, int64_t n) {
+  char text[1024];
+  if (tfp_decode(tok, ids, n, 0, text, sizeof text) >= 0) printf("%-13s%s\n", what, text);
+}
+
+/* Span corruption (T5): spans are replaced by sentinels, the target says what stood there. */
+static void show_span_corruption(tfp_ctx *ctx) {
+  int32_t text[T], noised[T + 2], target[T + 2], work[4 * T];
+  tfp_tokenizer *t5 = tfp_tokenizer_train_bpe(ctx, &path, 1, VOCAB, TFP_SPECIALS_T5, NULL);
+  int64_t n = encode(t5, shown, text), ni = 0, nt = 0;
+  tfp_span_options span = {0};
+  span.density = 0.4, span.mean_length = 2, span.end_id = tfp_tokenizer_specials(t5).eos;
+  span.sentinel0 = tfp_tokenizer_specials(t5).sentinel0;
+  span.sentinel_step = tfp_tokenizer_specials(t5).sentinel_step;
+  tfp_span_corrupt(text, n - 1, &span, 1, 0, noised, &ni, target, &nt, work);
+  put_text(t5, "text:", text, n);
+  put_text(t5, "T5 reads:", noised, ni);
+  put_text(t5, "T5 writes:", target, nt);
+  tfp_tokenizer_free(t5);
+}
+
+/* Denoising (BART): spans are replaced by one mask each, the target is the whole text. */
+static void show_denoising(tfp_tokenizer *tok) {
+  int32_t text[T], noised[T], work[7 * T];
+  int64_t n = encode(tok, shown, text);
+  tfp_denoise_options noise = {0};
+  noise.mask_id = tfp_tokenizer_specials(tok).mask, noise.stop_id = -1, noise.vocab = VOCAB;
+  put_text(tok, "BART reads:", noised, tfp_denoise(text, n, &noise, 1, 0, noised, work));
+  put_text(tok, "BART writes:", text + 1, n - 1); /* its decoder starts with </s>, not <s> */
+}
+
+/* ---- batches of translations ---- */
+
+typedef struct pairs {
+  tfp_tokenizer *tok;
+  tfp_special_ids id;
+  int32_t ids[ROWS * T], mask[ROWS * T], dec_ids[ROWS * T], labels[ROWS * T]; /* (ROWS,T) each */
+} pairs;
+
+/* Rows first, first+1, ... : what the encoder reads, what the decoder has read before each token
+ * that it shall write, and that token. Rows are padded to T; padding is hidden and not scored. */
+static tfp_status give_pairs(void *user, uint64_t first, int64_t rows, tfp_batch *batch) {
+  pairs *p = (pairs *)user;
+  for (int64_t r = 0; r < rows; r++) {
+    char english[WORLD_MAX], foreign[WORLD_MAX];
+    int32_t *ids = p->ids + r * T, *labels = p->labels + r * T;
+    world_translation(1, (int64_t)first + r, english, sizeof english, foreign, sizeof foreign);
+    int64_t n = encode(p->tok, english, ids), m = encode(p->tok, foreign, labels);
+    if (n < 0 || n > T || m < 0 || m > T) return TFP_ERR_DATA;
+    for (int64_t t = 0; t < T; t++) p->mask[r * T + t] = t < n;
+    for (; n < T; n++) ids[n] = p->id.pad;
+    for (; m < T; m++) labels[m] = TFP_IGNORE_INDEX;
+    /* BART's decoder starts with </s> */
+    tfp_shift_right(labels, T, p->id.eos, p->id.pad, p->dec_ids + r * T);
+  }
+  memset(batch, 0, sizeof *batch);
+  batch->B = rows, batch->T = batch->S = T, batch->n_labels = rows * T;
+  batch->ids = p->ids, batch->mask = p->mask;
+  batch->dec_ids = p->dec_ids, batch->labels = p->labels;
   return TFP_OK;
 }
-static void ask(tfp_model *m, int animal) {
-  int32_t prompt[6], out[T];
-  tfp_gen_desc g;
-  int64_t n;
-  prompt[0] = THE, prompt[1] = ANIMALS + animal, prompt[2] = VERBS, prompt[3] = IN, prompt[4] = X,
-  prompt[5] = END;
-  memset(&g, 0, sizeof g);
-  g.max_new = T, g.end_id = END;
-  n = tfp_generate(m, prompt, 6, &g, out, T);
-  print("", prompt, 6, "  ->  ");
-  print("", out, n, "\n");
+
+static void translate(tfp_model *model, const pairs *p, const char *english, char *out,
+                      int64_t max) {
+  int32_t ids[T], written[T];
+  tfp_gen_desc how = {0}; /* greedy */
+  how.max_new = T, how.end_id = p->id.eos;
+  int64_t n = encode(p->tok, english, ids);
+  n = tfp_generate(model, ids, n, &how, written, T);
+  if (n < 0 || tfp_decode(p->tok, written, n, TFP_SKIP_SPECIAL, out, max) < 0) out[0] = 0;
 }
 
 int main(void) {
+  static pairs p;
   tfp_ctx *ctx = tfp_create(NULL);
-  static source s;
-  tfp_train_desc train;
-  tfp_step_info info;
+  if (!write_sample()) {
+    printf("%s cannot be written\n", path);
+    return 1;
+  }
+  p.tok = tfp_tokenizer_train_bpe(ctx, &path, 1, VOCAB, TFP_SPECIALS_ROBERTA, NULL);
+  p.id = tfp_tokenizer_specials(p.tok);
+  show_span_corruption(ctx);
+  show_denoising(p.tok);
+
   tfp_config c;
-  tfp_batch b;
-  int i;
+  tfp_config_preset("bart-tiny", &c); /* 2 + 2 layers, here of width 64 */
+  c.vocab_size = tfp_vocab_size(p.tok), c.hidden = 64, c.head_dim = 32, c.ffn = 256;
+  c.max_positions = T, c.init_std = 0.05;
+  tfp_model *model = tfp_model_create(ctx, &c, 1);
 
-  tfp_config_preset("t5-tiny", &c);
-  c.vocab_size = VOCAB, c.hidden = 32, c.heads = 2, c.head_dim = 16, c.ffn = 64, c.buckets = 8,
-  c.max_distance = 16;
-  c.pad = PAD, c.eos = END, c.decoder_start = PAD;
-  tfp_model *m = tfp_model_create(ctx, &c, 1);
-  s.options.density = 0.35, s.options.mean_length = 2, s.options.sentinel0 = X,
-  s.options.end_id = END;
+  tfp_train_desc train = {0};
+  train.source = give_pairs, train.source_user = &p, train.rows = ROWS;
+  train.lr = 2e-3, train.warmup = 50, train.steps = STEPS, train.schedule = TFP_LINEAR;
+  train.adamw.beta2 = 0.98, train.adamw.clip = 1;
+  tfp_trainer *trainer = tfp_trainer_create(model, &train);
+  tfp_step_info info = {0};
+  while (info.step < STEPS && tfp_train_step(trainer, &info) == TFP_OK)
+    if (info.step % 100 == 0) printf("step %d loss %.2f\n", (int)info.step, info.loss);
 
-  next(&s, 0, 3, &b);
-  printf("what it reads and what it must say:\n");
-  for (i = 0; i < 3; i++)
-    print("  ", s.ids + i * T, T, "  ->  "), print("", s.labels + i * T, T, "\n");
-
-  memset(&train, 0, sizeof train);
-  train.source = next, train.source_user = &s, train.rows = ROWS;
-  train.lr = 3e-3, train.steps = 600, train.warmup = 20;
-  tfp_trainer *t = tfp_trainer_create(m, &train);
-  while (tfp_trainer_step(t) < train.steps && !tfp_train_step(t, &info))
-    if (info.step % 100 == 0)
-      printf("step %d, loss %.2f nats a token\n", (int)info.step, info.loss);
-
-  ask(m, 0);
-  ask(m, 1);
-  if (tfp_error(ctx)) printf("%s\n", tfp_error_message(ctx));
+  char english[WORLD_MAX], foreign[WORLD_MAX], said[WORLD_MAX];
+  int right = 0;
+  for (int i = 1; i <= 100; i++) { /* what world.h calls -1, -2, ... is never among 0, 1, ... */
+    world_translation(1, -i, english, sizeof english, foreign, sizeof foreign);
+    translate(model, &p, english, said, WORLD_MAX);
+    right += strcmp(said, foreign) == 0;
+  }
+  printf("%d of 100\n", right);
+  translate(model, &p, "The small dogs did not see a red kite in the garden.", said, WORLD_MAX);
+  printf("English:     The small dogs did not see a red kite in the garden.\n");
+  printf("translated:  %s\n", said);
+  printf("loss below 0.1 nats a token: %s\n", info.loss < 0.1 ? "yes" : "no");
+  printf("of 100 sentences that it has never seen it translates at least 90 without an error: %s\n",
+         right >= 90 ? "yes" : "no");
+  int failed = tfp_error(ctx) != TFP_OK;
+  if (failed) printf("%s\n", tfp_error_message(ctx));
   tfp_destroy(ctx);
-  return 0;
+  remove(path);
+  return failed;
 }

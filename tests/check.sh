@@ -23,7 +23,7 @@ mode() { # NAME COMPILER... : both files, linked and run
   shift
   if "$@" $WARN -c -o $B/one.o tests/compile/one.c > $B/log 2>&1 &&
     "$@" $WARN -c -o $B/use.o tests/compile/use.c > $B/log 2>&1 &&
-    "$@" -o $B/one $B/one.o $B/use.o -lm -lpthread > $B/log 2>&1 && $B/one > $B/log 2>&1; then good
+    ${1%% *} -o $B/one $B/one.o $B/use.o -lm -lpthread > $B/log 2>&1 && $B/one > $B/log 2>&1; then good
   else bad "compile mode $what"; fi
 }
 for cc in gcc clang; do
@@ -32,10 +32,10 @@ for cc in gcc clang; do
     continue
   fi
   cxx=$([ $cc = gcc ] && echo g++ || echo clang++)
-  for std in c99 c11 c17; do mode "$cc -std=$std" $cc -O0 -std=$std; done
+  for std in c99 c11 c17; do mode "$cc -std=$std" $cc -O1 -std=$std; done
   mode "$cc -std=c99, <stdio.h> first" $cc -O0 -std=c99 -DEARLY
   if command -v $cxx > /dev/null 2>&1; then
-    for std in c++11 c++17; do mode "$cxx -std=$std" $cxx -O0 -x c++ -std=$std; done
+    for std in c++11 c++17; do mode "$cxx -std=$std" $cxx -O1 -x c++ -std=$std; done
   else
     skip "$cxx is not installed"
   fi
