@@ -5529,9 +5529,8 @@ static void tfpi_parallel(tfp_ctx *ctx, int64_t n, tfpi_task fn, void *arg) {
 #else
 #include <pthread.h>
 #include <sched.h>
-#if defined(__linux__)
+#if defined(__linux__) && !defined(TFPRE_NO_STDIO)
 #include <fcntl.h>
-#include <unistd.h>
 #endif
 
 typedef struct tfpi_range { int64_t next, end; char pad[48]; } tfpi_range;
@@ -5643,7 +5642,7 @@ static void tfpi_parallel(tfp_ctx *ctx, int64_t n, tfpi_task fn, void *arg) {
 
 /* Cores that this process may use: set bits of Cpus_allowed, at most what the control group's quota
  * pays for. Read from files, for the calls need feature macros that a user's file may lack. */
-#if defined(__linux__)
+#if defined(__linux__) && !defined(TFPRE_NO_STDIO)
 static int64_t tfpi_read_small(const char *path, char *buffer, size_t bytes) {
   const int fd = open(path, O_RDONLY);
   int64_t n = 0, got;
@@ -5658,7 +5657,7 @@ static int64_t tfpi_read_small(const char *path, char *buffer, size_t bytes) {
 #endif
 static int tfpi_usable_cores(void) {
   int cores = 0;
-#if defined(__linux__)
+#if defined(__linux__) && !defined(TFPRE_NO_STDIO)
   char text[4096], *at;
   if (tfpi_read_small("/proc/self/status", text, sizeof text) &&
       (at = strstr(text, "Cpus_allowed:")) != NULL)
@@ -11036,6 +11035,9 @@ static tfp_status tfpi_choose_level(tfp_ctx *ctx) {
                          "TFPRE_LEVEL is '%s': plain, avx2 and avx512 are possible", word);
   }
 #endif
+#if !defined(TFPI_SIMD)
+  if (ctx->desc.level == TFP_LEVEL_BEST) asked = best; /* the variable is for builds with levels */
+#endif
   if (asked > best)
     return tfpi_fail(ctx, TFP_ERR_UNSUPPORTED,
                      "%s: level %s is asked for, the best of this build and machine is %s", who,
@@ -11209,7 +11211,15 @@ static tfp_tensor *tfpi_run(tfp_ctx *ctx, const tfpi_op *op, tfpi_node *n) {
   int i, wanted = 0;
   if (ctx->status) return NULL;
   n->op = op;
-  for (i = 0; i < op->grads; i++) wanted |= n->in[i] && n->in[i]->needs_grad;
+  for (i = 0; i < op->grads; i++) {
+    const tfp_tensor *t = n->in[i];
+    if (!t || !t->needs_grad) continue;
+    wanted = 1;
+    if (t->node && t->node->tape != ctx->tapes && !ctx->no_grad) {
+      tfpi_fail(ctx, TFP_ERR_STATE, "%s: the tape of its input %t was walked already", op->name, t);
+      return NULL;
+    }
+  }
   /* what a recomputed function reads is not known before it runs: it is recorded in any case */
   n->record = (wanted || op->id == TFP_OP_RECOMPUTE) && !ctx->no_grad;
   if (op->shape(ctx, n) || ctx->status) return NULL;

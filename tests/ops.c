@@ -142,6 +142,11 @@ static void backward_refuses(void) {
   tfp_backward(ctx, loss);
   tfp_backward(ctx, loss);
   FAILS(ctx, TFP_ERR_STATE, "walked already");
+  x = numbers(1, 3, 0, 0, 1);
+  loss = tfp_mul(ctx, x, x);
+  tfp_backward(ctx, weigh(loss));
+  CHECK(!tfp_mul(ctx, loss, x)); /* what is below it would get nothing */
+  FAILS(ctx, TFP_ERR_STATE, "mul: the tape of its input (3) was walked already");
   tfp_no_grad_begin(ctx);
   loss = weigh(x);
   tfp_no_grad_end(ctx);
