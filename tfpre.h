@@ -7396,25 +7396,29 @@ typedef struct tfpi_rotary_args {
   double base;
   int inverse, accumulate;
 } tfpi_rotary_args;
-/* Positions [first,end) of all examples: an angle serves all heads. */
+/* Rows [first,end) are positions t, shared by all examples, or (b,t) where positions are given. The
+ * sines of a row serve all heads of all examples that it stands for. */
 static void tfpi_rotary_rows(const void *v, int64_t first, int64_t end) {
   const tfpi_rotary_args *a = (const tfpi_rotary_args *)v;
   const int64_t H = a->x->shape[1], T = a->x->shape[2], half = a->x->shape[3] / 2;
-  int64_t r, h, i;
-  for (r = first; r < end; r++) { /* r = b T + t */
-    const int64_t b = r / T, t = r % T;
+  int64_t r, b, h, i;
+  for (r = first; r < end; r++) {
+    const int64_t t = r % T, b0 = a->positions ? r / T : 0,
+                  b1 = a->positions ? b0 + 1 : a->x->shape[0];
     const double position = (double)(a->positions ? tfpi_ints(a->positions)[r] : a->start + t);
-    const tfp_real *x_bt = tfpi_data(a->x) + b * a->x->stride[0] + t * a->x->stride[2];
-    tfp_real *y_bt = tfpi_data(a->y) + b * a->y->stride[0] + t * a->y->stride[2];
     for (i = 0; i < half; i++) {
       const double angle = position * pow(a->base, -(double)i / (double)half);
       const tfp_real c = (tfp_real)cos(angle), s = (tfp_real)sin(a->inverse ? -angle : angle);
-      for (h = 0; h < H; h++) {
-        const tfp_real *x = x_bt + h * a->x->stride[1], p = x[i], q = x[i + half];
-        tfp_real *y = y_bt + h * a->y->stride[1];
-        tfpi_put(y + i, p * c - q * s, a->accumulate);
-        tfpi_put(y + i + half, q * c + p * s, a->accumulate);
-      }
+      for (b = b0; b < b1; b++)
+        for (h = 0; h < H; h++) {
+          const tfp_real *x = tfpi_data(a->x) + b * a->x->stride[0] + h * a->x->stride[1] +
+                              t * a->x->stride[2];
+          tfp_real *y = tfpi_data(a->y) + b * a->y->stride[0] + h * a->y->stride[1] +
+                        t * a->y->stride[2];
+          const tfp_real p = x[i], q = x[i + half];
+          tfpi_put(y + i, p * c - q * s, a->accumulate);
+          tfpi_put(y + i + half, q * c + p * s, a->accumulate);
+        }
     }
   }
 }
@@ -7424,7 +7428,8 @@ static void tfpi_rotary_plain(tfp_ctx *ctx, tfp_tensor *y, const tfp_tensor *x,
   tfpi_rotary_args a;
   a.y = y, a.x = x, a.positions = positions, a.start = start, a.base = base;
   a.inverse = inverse, a.accumulate = accumulate;
-  tfpi_over_rows(ctx, x->shape[0] * x->shape[2], x->shape[1] * x->shape[3], tfpi_rotary_rows, &a);
+  tfpi_over_rows(ctx, positions ? x->shape[0] * x->shape[2] : x->shape[2],
+                 x->shape[1] * x->shape[3] * (positions ? 1 : x->shape[0]), tfpi_rotary_rows, &a);
 }
 
 /* ---- the optimiser's passes over flat arrays ---- */

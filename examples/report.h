@@ -18,13 +18,18 @@ typedef struct report_curve {
   double floor;              /* not above 0: there is none */
 } report_curve;
 
-typedef struct report_map {  /* one head's attention: row i is how much token i takes from token j */
+typedef struct report_map { /* one head's attention: row i is how much token i takes from token j */
   char title[160], word[REPORT_MAP][REPORT_WORD];
   int n;
   float weight[REPORT_MAP][REPORT_MAP];
 } report_map;
 
-typedef enum report_mark { REPORT_PLAIN = 0, REPORT_HIDDEN, REPORT_ASKED, REPORT_NOTHING } report_mark;
+typedef enum report_mark {
+  REPORT_PLAIN = 0,
+  REPORT_HIDDEN,
+  REPORT_ASKED,
+  REPORT_NOTHING
+} report_mark;
 typedef struct report_boxes {  /* a row of tokens */
   char label[32], word[REPORT_BOXES][REPORT_WORD];
   report_mark mark[REPORT_BOXES];
@@ -50,30 +55,34 @@ static void report_begin(FILE *f, const char *title, const char *lead) {
   fputs("<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n"
         "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n<title>", f);
   report_text(f, title);
-  fputs("</title>\n<style>\n"
-        ":root{color-scheme:light dark;--page:#fbfaf7;--card:#fff;--ink:#23252b;--soft:#6b6f7a;"
-        "--line:#e2e0d9;--c0:#2f6fb7;--c1:#c2621b;--c2:#2c8a5b;--gray:#a3a6ae;--asked:#f7dfb0}\n"
-        "@media(prefers-color-scheme:dark){:root{--page:#16181d;--card:#1e2128;--ink:#e7e7ea;"
-        "--soft:#9a9eaa;--line:#333742;--c0:#79b0f0;--c1:#f0a05c;--c2:#6cc99a;--gray:#666b77;"
-        "--asked:#5d4a1e}}\n"
-        "body{margin:0 auto;max-width:1100px;padding:32px 20px 60px;background:var(--page);"
-        "color:var(--ink);font:16px/1.55 system-ui,sans-serif}\n"
-        "h1{font-size:28px;margin:0 0 6px}h2{font-size:20px;margin:44px 0 6px}"
-        "p{color:var(--soft);margin:4px 0 14px;max-width:80ch}\n"
-        ".row{display:flex;flex-wrap:wrap;gap:16px}.card{background:var(--card);border:1px solid "
-        "var(--line);border-radius:10px;padding:12px;flex:1 1 300px;min-width:0}\n"
-        "svg{display:block;width:100%;height:auto}svg text{fill:var(--soft);font:11px system-ui,"
-        "sans-serif}svg .big{fill:var(--ink);font-size:13px;font-weight:600}\n"
-        "table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}th,td{text-align:"
-        "left;padding:6px 10px;border-bottom:1px solid var(--line)}th{color:var(--soft);font-weight:"
-        "500}td.n,th.n{text-align:right}\n"
-        ".k0{color:var(--c0)}.k1{color:var(--c1)}.k2{color:var(--c2)}\n"
-        ".boxes{margin:10px 0 16px;line-height:2.1}.boxes b{display:inline-block;width:10em;font-weight:"
-        "600}.boxes span{border:1px solid var(--line);border-radius:5px;padding:2px 6px;margin:0 2px;"
-        "background:var(--card);white-space:nowrap}.boxes .h{background:var(--ink);color:var(--page)}"
-        ".boxes .a{background:var(--asked)}.boxes .z{color:var(--gray);border-style:dashed}\n"
-        "pre{white-space:pre-wrap;margin:0;font:14px/1.6 ui-monospace,monospace}\n"
-        ".wide{overflow-x:auto}\n</style>\n</head>\n<body>\n<h1>", f);
+  fputs(
+      "</title>\n<style>\n"
+      ":root{color-scheme:light dark;--page:#fbfaf7;--card:#fff;--ink:#23252b;--soft:#6b6f7a;"
+      "--line:#e2e0d9;--c0:#2f6fb7;--c1:#c2621b;--c2:#2c8a5b;--gray:#a3a6ae;--asked:#f7dfb0}\n"
+      "@media(prefers-color-scheme:dark){:root{--page:#16181d;--card:#1e2128;--ink:#e7e7ea;"
+      "--soft:#9a9eaa;--line:#333742;--c0:#79b0f0;--c1:#f0a05c;--c2:#6cc99a;--gray:#666b77;"
+      "--asked:#5d4a1e}}\n"
+      "body{margin:0 auto;max-width:1100px;padding:32px 20px 60px;background:var(--page);"
+      "color:var(--ink);font:16px/1.55 system-ui,sans-serif}\n"
+      "h1{font-size:28px;margin:0 0 6px}h2{font-size:20px;margin:44px 0 6px}"
+      "p{color:var(--soft);margin:4px 0 14px;max-width:80ch}\n"
+      ".row{display:flex;flex-wrap:wrap;gap:16px}.card{background:var(--card);border:1px solid "
+      "var(--line);border-radius:10px;padding:12px;flex:1 1 300px;min-width:0}\n"
+      "svg{display:block;width:100%;height:auto}svg text{fill:var(--soft);font:11px system-ui,"
+      "sans-serif}svg .big{fill:var(--ink);font-size:13px;font-weight:600}\n"
+      "table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}th,td{text-"
+      "align:"
+      "left;padding:6px 10px;border-bottom:1px solid var(--line)}th{color:var(--soft);font-weight:"
+      "500}td.n,th.n{text-align:right}\n"
+      ".k0{color:var(--c0)}.k1{color:var(--c1)}.k2{color:var(--c2)}\n"
+      ".boxes{margin:10px 0 16px;line-height:2.1}.boxes "
+      "b{display:inline-block;width:10em;font-weight:"
+      "600}.boxes span{border:1px solid var(--line);border-radius:5px;padding:2px 6px;margin:0 2px;"
+      "background:var(--card);white-space:nowrap}.boxes .h{background:var(--ink);color:var(--page)}"
+      ".boxes .a{background:var(--asked)}.boxes .z{color:var(--gray);border-style:dashed}\n"
+      "pre{white-space:pre-wrap;margin:0;font:14px/1.6 ui-monospace,monospace}\n"
+      ".wide{overflow-x:auto}\n</style>\n</head>\n<body>\n<h1>",
+      f);
   report_text(f, title);
   fputs("</h1>\n<p>", f);
   report_text(f, lead);
@@ -104,7 +113,8 @@ static void report_path(FILE *f, const report_curve *c, int window, double top, 
 static void report_curve_card(FILE *f, const report_curve *c, int color) {
   double top = 1;
   char style[120];
-  for (int i = 0; i < c->steps; i++) top = (double)c->loss[i] > top ? ceil((double)c->loss[i]) : top;
+  for (int i = 0; i < c->steps; i++)
+    top = (double)c->loss[i] > top ? ceil((double)c->loss[i]) : top;
   double grid = top > 5 ? 2 : 1;
   fputs("<div class=\"card\"><svg viewBox=\"0 0 352 262\" role=\"img\"><text class=\"big\" x=\"8\" "
         "y=\"16\">", f);
@@ -126,8 +136,11 @@ static void report_curve_card(FILE *f, const report_curve *c, int color) {
     double at = 210 - 170 * c->floor / top;
     fprintf(f, "<path d=\"M40 %.1fH340\" stroke=\"var(--ink)\" stroke-dasharray=\"5 4\"/>\n", at);
   }
-  fprintf(f, "<path d=\"M8 246h18\" stroke=\"var(--c%d)\" stroke-width=\"2\"/><text x=\"31\" y=\"250\">"
-          "loss</text>\n", color);
+  fprintf(
+      f,
+      "<path d=\"M8 246h18\" stroke=\"var(--c%d)\" stroke-width=\"2\"/><text x=\"31\" y=\"250\">"
+      "loss</text>\n",
+      color);
   if (c->floor > 0) {
     fputs("<path d=\"M66 246h18\" stroke=\"var(--ink)\" stroke-dasharray=\"5 4\"/><text x=\"89\" "
           "y=\"250\">", f);
@@ -154,35 +167,50 @@ static void report_boxes_row(FILE *f, const report_boxes *b) {
 static void report_tasks(FILE *f, const report_task *t, int n) {
   fprintf(f, "<div class=\"card\"><svg viewBox=\"0 0 800 %d\" role=\"img\">\n", 44 * n + 44);
   for (int i = 0; i <= 4; i++)
-    fprintf(f, "<path d=\"M%d 8V%d\" stroke=\"var(--line)\"/><text x=\"%d\" y=\"%d\" text-anchor=\""
-            "middle\">%g</text>\n", 190 + 140 * i, 44 * n + 8, 190 + 140 * i, 44 * n + 24, 0.25 * i);
+    fprintf(f,
+            "<path d=\"M%d 8V%d\" stroke=\"var(--line)\"/><text x=\"%d\" y=\"%d\" text-anchor=\""
+            "middle\">%g</text>\n",
+            190 + 140 * i, 44 * n + 8, 190 + 140 * i, 44 * n + 24, 0.25 * i);
   for (int i = 0; i < n; i++) {
     int y = 44 * i + 12, color = t[i].kind[0] == 'e' ? 0 : t[i].kind[0] == 'd' ? 1 : 2;
     fprintf(f, "<text class=\"big\" x=\"8\" y=\"%d\">", y + 13);
     report_text(f, t[i].task);
     fprintf(f, "</text><text x=\"8\" y=\"%d\">", y + 28);
     report_text(f, t[i].measure);
-    fprintf(f, "</text>\n<rect x=\"190\" y=\"%d\" width=\"%.1f\" height=\"13\" rx=\"2\" fill=\"var(--"
-            "gray)\"/><rect x=\"190\" y=\"%d\" width=\"%.1f\" height=\"13\" rx=\"2\" fill=\"var(--c%d)\""
-            "/>\n", y, 560 * t[i].scratch, y + 16, 560 * t[i].pretrained, color);
+    fprintf(f,
+            "</text>\n<rect x=\"190\" y=\"%d\" width=\"%.1f\" height=\"13\" rx=\"2\" fill=\"var(--"
+            "gray)\"/><rect x=\"190\" y=\"%d\" width=\"%.1f\" height=\"13\" rx=\"2\" "
+            "fill=\"var(--c%d)\""
+            "/>\n",
+            y, 560 * t[i].scratch, y + 16, 560 * t[i].pretrained, color);
     fprintf(f, "<text x=\"%.1f\" y=\"%d\">%.3f</text><text x=\"%.1f\" y=\"%d\">%.3f</text>\n",
             195 + 560 * t[i].scratch, y + 11, t[i].scratch, 195 + 560 * t[i].pretrained, y + 27,
             t[i].pretrained);
   }
-  fprintf(f, "<rect x=\"8\" y=\"%d\" width=\"12\" height=\"9\" fill=\"var(--gray)\"/><text x=\"26\" "
-          "y=\"%d\">from scratch</text><rect x=\"100\" y=\"%d\" width=\"4\" height=\"9\" fill=\"var("
-          "--c0)\"/><rect x=\"104\" y=\"%d\" width=\"4\" height=\"9\" fill=\"var(--c1)\"/><rect x=\"108\" "
-          "y=\"%d\" width=\"4\" height=\"9\" fill=\"var(--c2)\"/><text x=\"118\" y=\"%d\">pre-trained"
-          "</text></svg></div>\n", 44 * n + 16, 44 * n + 25, 44 * n + 16, 44 * n + 16, 44 * n + 16,
-          44 * n + 25);
-  fputs("<div class=\"card wide\" style=\"margin-top:16px\"><table><tr><th>kind</th><th>objective</th>"
+  fprintf(
+      f,
+      "<rect x=\"8\" y=\"%d\" width=\"12\" height=\"9\" fill=\"var(--gray)\"/><text x=\"26\" "
+      "y=\"%d\">from scratch</text><rect x=\"100\" y=\"%d\" width=\"4\" height=\"9\" fill=\"var("
+      "--c0)\"/><rect x=\"104\" y=\"%d\" width=\"4\" height=\"9\" fill=\"var(--c1)\"/><rect "
+      "x=\"108\" "
+      "y=\"%d\" width=\"4\" height=\"9\" fill=\"var(--c2)\"/><text x=\"118\" y=\"%d\">pre-trained"
+      "</text></svg></div>\n",
+      44 * n + 16, 44 * n + 25, 44 * n + 16, 44 * n + 16, 44 * n + 16, 44 * n + 25);
+  fputs("<div class=\"card wide\" "
+        "style=\"margin-top:16px\"><table><tr><th>kind</th><th>objective</th>"
         "<th class=\"n\">first loss</th><th class=\"n\">last loss</th><th class=\"n\">floor</th>"
-        "<th>task</th><th>measure</th><th class=\"n\">scratch</th><th class=\"n\">pre-trained</th></tr>\n",
+        "<th>task</th><th>measure</th><th class=\"n\">scratch</th><th "
+        "class=\"n\">pre-trained</th></tr>\n",
         f);
   for (int i = 0; i < n; i++)
-    fprintf(f, "<tr><td class=\"k%d\">%s</td><td>%s</td><td class=\"n\">%.3f</td><td class=\"n\">%.3f"
-            "</td><td class=\"n\">%.3f</td><td>%s</td><td>%s</td><td class=\"n\">%.3f</td><td class=\"n\">"
-            "<strong>%.3f</strong></td></tr>\n", t[i].kind[0] == 'e' ? 0 : t[i].kind[0] == 'd' ? 1 : 2,
+    fprintf(f,
+            "<tr><td class=\"k%d\">%s</td><td>%s</td><td class=\"n\">%.3f</td><td class=\"n\">%.3f"
+            "</td><td class=\"n\">%.3f</td><td>%s</td><td>%s</td><td class=\"n\">%.3f</td><td "
+            "class=\"n\">"
+            "<strong>%.3f</strong></td></tr>\n",
+            t[i].kind[0] == 'e'   ? 0
+            : t[i].kind[0] == 'd' ? 1
+                                  : 2,
             t[i].kind, t[i].objective, t[i].first, t[i].last, t[i].floor, t[i].task, t[i].measure,
             t[i].scratch, t[i].pretrained);
   fputs("</table></div>\n", f);
