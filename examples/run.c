@@ -12,12 +12,12 @@
  *
  * Read main, then pretrain, then finetune. The last lines but for the samples are the table:
  *
- *   encoder mlm loss 6.597 -> 0.755 floor 0.171 sentiment scratch 0.682 pretrained 0.927
+ *   encoder mlm loss 6.597 -> 0.755 floor 0.171 sentiment scratch 0.838 pretrained 0.935
  *   encoder mlm loss 6.597 -> 0.755 floor 0.171 entities scratch 0.893 pretrained 0.989
  *   encoder mlm loss 6.597 -> 0.755 floor 0.171 questions scratch 0.545 pretrained 0.590
  *   decoder clm loss 6.523 -> 0.638 floor 0.540 completion scratch 0.325 pretrained 0.795
- *   seq2seq span loss 7.050 -> 0.728 floor 0.151 translation scratch 0.433 pretrained 0.513
- *   seq2seq span loss 7.050 -> 0.728 floor 0.151 summary scratch 0.120 pretrained 0.253
+ *   seq2seq span loss 7.050 -> 0.728 floor 0.151 translation scratch 0.507 pretrained 0.607
+ *   seq2seq span loss 7.050 -> 0.728 floor 0.151 summary scratch 0.293 pretrained 0.687
  */
 #define TFPRE_IMPLEMENTATION
 #include "../tfpre.h"
@@ -87,43 +87,18 @@ typedef struct job {
 } job;
 
 /* Of the text a fifth or a third is hidden, not 15 %: more to learn from every step. The third
- * model is of BART's shape and reads T5's objective: T5's own start is made for another optimiser.
- * */
-static const kind all_kinds[KINDS] = {{.name = "encoder",
-                                       .objective = "mlm",
-                                       .preset = "roberta-tiny",
-                                       .style = TFP_SPECIALS_ROBERTA,
-                                       .goal = TFP_MLM,
-                                       .share = 0.2,
-                                       .layers = 3,
-                                       .T = 128,
-                                       .rows = 8,
-                                       .steps = 700,
-                                       .lr = 3e-3,
-                                       .init = 0.05},
-                                      {.name = "decoder",
-                                       .objective = "clm",
-                                       .preset = "gpt2-tiny",
-                                       .style = TFP_SPECIALS_GPT2,
-                                       .goal = TFP_CLM,
-                                       .layers = 3,
-                                       .T = 128,
-                                       .rows = 8,
-                                       .steps = 800,
-                                       .lr = 3e-3,
-                                       .init = 0.09},
-                                      {.name = "seq2seq",
-                                       .objective = "span",
-                                       .preset = "bart-tiny",
-                                       .style = TFP_SPECIALS_T5,
-                                       .goal = TFP_SPAN,
-                                       .share = 0.33,
-                                       .layers = 2,
-                                       .T = 32,
-                                       .rows = 24,
-                                       .steps = 900,
-                                       .lr = 3e-3,
-                                       .init = 0.09}};
+ * model is of BART's shape and learns T5's objective: T5's own start wants another optimiser. */
+/* clang-format off */
+static const kind all_kinds[KINDS] = {
+  {.name = "encoder", .objective = "mlm", .preset = "roberta-tiny", .style = TFP_SPECIALS_ROBERTA,
+   .goal = TFP_MLM, .share = 0.2, .layers = 3, .T = 128, .rows = 8, .steps = 700, .lr = 3e-3,
+   .init = 0.05},
+  {.name = "decoder", .objective = "clm", .preset = "gpt2-tiny", .style = TFP_SPECIALS_GPT2,
+   .goal = TFP_CLM, .layers = 3, .T = 128, .rows = 8, .steps = 800, .lr = 3e-3, .init = 0.09},
+  {.name = "seq2seq", .objective = "span", .preset = "bart-tiny", .style = TFP_SPECIALS_T5,
+   .goal = TFP_SPAN, .share = 0.33, .layers = 2, .T = 32, .rows = 24, .steps = 900, .lr = 3e-3,
+   .init = 0.09}};
+/* clang-format on */
 
 /* Ends the program after an error of the library, with its one line. */
 static void check(const tfp_ctx *ctx, const char *phase) {
@@ -435,13 +410,16 @@ static int64_t add_text(const kind *k, example *e, const char *text, int64_t byt
   return at;
 }
 
+/* The text, then " So she was <mask>": what a model of masked words thinks there is a mood. The
+ * class is read at the mask, the last token. */
 static void make_sentiment(const kind *k, uint64_t seed, int64_t index, example *e) {
-  char text[WORLD_MAX];
+  char text[WORLD_MAX + 16];
   int label;
-  int64_t n = world_sentiment(seed, index, text, sizeof text, &label);
+  int64_t n = world_sentiment(seed, index, text, WORLD_MAX, &label);
+  n += snprintf(text + n, 16, " So she was");
   add(e, k->special.bos, 0);
   add_text(k, e, text, n, 0);
-  add(e, k->special.eos, 0);
+  add(e, k->special.mask, 0);
   e->labels[0] = label;
   e->n_labels = 1;
 }
@@ -514,7 +492,7 @@ static void make_summary(const kind *k, uint64_t seed, int64_t index, example *e
 
 static const task all_tasks[TASKS] = {
   {.name = "sentiment", .measure = "accuracy", .kind = ENCODER, .head = TFP_HEAD_CLASS, .labels = 2,
-   .train = 200, .test = 400, .steps = 160, .rows = 16, .lr = 4e-3, .make = make_sentiment},
+   .train = 200, .test = 400, .steps = 160, .rows = 16, .lr = 1e-3, .make = make_sentiment},
   {.name = "entities", .measure = "F1", .kind = ENCODER, .head = TFP_HEAD_TAG, .labels = WORLD_TAGS,
    .train = 50, .test = 400, .steps = 80, .rows = 16, .lr = 1.5e-3, .make = make_entities},
   {.name = "questions", .measure = "exact match", .kind = ENCODER, .head = TFP_HEAD_QA,
@@ -522,9 +500,9 @@ static const task all_tasks[TASKS] = {
   {.name = "completion", .measure = "exact match", .kind = DECODER, .head = TFP_HEAD_LM,
    .train = 300, .test = 200, .steps = 100, .rows = 16, .lr = 1e-3, .make = make_completion},
   {.name = "translation", .measure = "exact match", .kind = SEQ2SEQ, .head = TFP_HEAD_LM,
-   .train = 400, .test = 150, .steps = 320, .rows = 16, .lr = 3e-3, .make = make_translation},
+   .train = 400, .test = 150, .steps = 400, .rows = 16, .lr = 3e-3, .make = make_translation},
   {.name = "summary", .measure = "exact match", .kind = SEQ2SEQ, .head = TFP_HEAD_LM,
-   .train = 400, .test = 150, .steps = 150, .rows = 16, .lr = 2e-3, .make = make_summary}};
+   .train = 400, .test = 150, .steps = 250, .rows = 16, .lr = 2e-3, .make = make_summary}};
 
 /* Many examples, and room for one batch of them. */
 typedef struct lesson {
@@ -655,7 +633,7 @@ static double finetune(job *j, task *t, int pretrained, lesson *train_on, lesson
   tfp_train_desc d;
   tfp_config c;
   configure(k, &c);
-  c.head = t->head, c.num_labels = t->labels;
+  c.head = t->head, c.num_labels = t->labels, c.pool = TFP_POOL_LAST;
   tfp_model *m = tfp_model_create(j->ctx, &c, 1);
   if (m && pretrained) tfp_params_copy(m->params, k->model->params);
   memset(&d, 0, sizeof d);
@@ -879,8 +857,8 @@ static void picture_attention(const job *j, const kind *k, report_map *map) {
       for (int i = 0; i < n; i++) memcpy(map->weight[i], w + i * n, (size_t)n * sizeof *w);
       snprintf(map->title, sizeof map->title, "%s, layer %d of %d, head %d: %s", k->name,
                (int)layer + 1, (int)k->layers, (int)h + 1,
-               causal ? "never ahead; from a word to what followed it before"
-                      : "both sides; from a word to where it stood before");
+               causal ? "it never looks ahead"
+                      : "it looks to both sides");
     }
     tfp_no_grad_end(ctx);
     tfp_model_free(below);
@@ -972,7 +950,7 @@ static const char usage[] =
   "  --data FILE     pre-train on this text instead of the world's stories\n"
   "  --threads N     threads (0: as many as the machine gives)\n"
   "  --seed N        of the world, the weights and the order of the data (1)\n"
-  "  --fast          a tenth of the steps\n"
+  "  --fast          a twelfth of the steps: for tests\n"
   "  -h              this text\n";
 
 static uint64_t number(const char *option, const char *text, uint64_t most) {
@@ -1022,15 +1000,15 @@ static void prepare(job *j) {
   check(j->ctx, "start");
   errno = ENAMETOOLONG;
   if (directory > 900) fail("cannot write", j->report);
-  snprintf(j->corpus, sizeof j->corpus, "%.*sworld.txt", directory, j->report);
-  snprintf(j->lessons, sizeof j->lessons, "%.*slessons.txt", directory, j->report);
+  snprintf(j->corpus, sizeof j->corpus, "%.*sworld-%d.txt", directory, j->report, (int)j->seed);
+  snprintf(j->lessons, sizeof j->lessons, "%.*slessons-%d.txt", directory, j->report, (int)j->seed);
   j->terminal = isatty(1);
   j->stories = j->fast ? 2500 : 20000; /* so that hardly a story comes twice */
   memcpy(j->kinds, all_kinds, sizeof all_kinds);
   memcpy(j->tasks, all_tasks, sizeof all_tasks);
-  for (int i = 0; i < KINDS && j->fast; i++) j->kinds[i].steps /= 10;
+  for (int i = 0; i < KINDS && j->fast; i++) j->kinds[i].steps /= 12;
   for (int i = 0; i < TASKS && j->fast; i++) {
-    j->tasks[i].steps /= 10, j->tasks[i].test /= 10;
+    j->tasks[i].steps /= 12, j->tasks[i].test /= 10;
   }
 }
 
