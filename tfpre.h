@@ -2229,10 +2229,11 @@ typedef struct tfp_config {
 
 /* tfp_config_preset -- a configuration by its published name, or a tiny one of a family.
  *
- * Args     name: bert-base-uncased, bert-base-cased, bert-large-uncased, bert-mini, roberta-base,
- *          gpt2, gpt2-medium, gpt2-large, gpt2-xl, bloom-560m, bloom-1b1, bloom-1b7, bloom-3b,
- *          t5-small, t5-base, t5-large, t5-v1_1-small, t5-v1_1-base, bart-base, bart-large; or
- *          FAMILY-tiny
+ * Args     name: bert-base-uncased, bert-base-cased, bert-large-uncased, bert-large-cased,
+ *          bert-medium, bert-small, bert-mini; roberta-base, roberta-large; gpt2, gpt2-medium,
+ *          gpt2-large, gpt2-xl; bloom-560m, bloom-1b1, bloom-1b7, bloom-3b, bloom-7b1, bloom;
+ *          t5-small, t5-base, t5-large, t5-3b, t5-11b; t5-v1_1-small, -base, -large, -xl, -xxl, and
+ *          the same of flan-t5; bart-base, bart-large; or FAMILY-tiny
  * Returns  1, or 0 if there is no such name; the head is TFP_HEAD_LM
  */
 TFP_API int tfp_config_preset(const char *name, tfp_config *config);
@@ -2277,7 +2278,7 @@ struct tfp_model {
 TFP_API tfp_model *tfp_model_create(tfp_ctx *ctx, const tfp_config *config, int trainable);
 TFP_API void tfp_model_free(tfp_model *model);
 
-/* tfp_model_parameters -- numbers in a model, tied ones once.
+/* tfp_model_parameters -- numbers in a model, tied ones once, BART's buffer final_logits_bias not.
  *
  * Returns  parameters
  */
@@ -2670,20 +2671,29 @@ TFP_API int64_t tfp_load_weights(tfp_model *model, const char *dir, int strict);
  */
 TFP_API const char *tfp_model_load_report(const tfp_model *model);
 
-/* What a model card says of a run. Texts may be NULL. */
+/* What a model card says of a run. All may be 0 or NULL: what is not known is not said. */
 typedef struct tfp_card {
   const char *title, *objective, *data, *command, *machine;
+  const char *purpose;       /* what it is for; NULL: what models of its kind are for */
+  const char *limits;        /* beside those that all models share */
+  const char *tokenizer;     /* "bytes", "bpe", ... */
+  const char *language;      /* ISO 639 codes, a comma between several: "en", "de,en" */
+  const char *license;       /* the hub's identifier: "mit", "apache-2.0" */
+  const char *base_model;    /* what it was fine-tuned from: a name on the hub */
   int64_t parameters, steps, tokens_per_step, train_tokens, val_tokens;
-  double lr, weight_decay, first_loss, last_loss, val_loss, seconds;
+  double lr, weight_decay, first_loss, last_loss, val_loss, seconds; /* val_loss: NaN for none */
+  const tfp_train_desc *train; /* NULL, or the rest of the hyper-parameters */
+  uint64_t seed;
   const tfp_step_info *curve; /* some steps of the run */
   int64_t curve_points;
 } tfp_card;
 
-/* tfp_card_save -- write dir/README.md: YAML for the hub, then what the model is, how it was made,
- * how good it is and what it is not for.
+/* tfp_card_save -- write dir/README.md: YAML for the hub, then what the model is and is for, how to
+ * open it, how it was made, how good it is and what it is not for.
  *
  * Returns  TFP_OK or the error
  * Errors   TFP_ERR_IO; TFP_ERR_NOMEM
+ * Source   huggingface.co/docs/hub/model-cards: the keys of the YAML and the order of the sections
  */
 TFP_API tfp_status tfp_card_save(tfp_ctx *ctx, const tfp_config *config, const tfp_card *card,
                                  const char *dir);
@@ -16323,9 +16333,13 @@ static const tfpi_preset tfpi_presets[] = {
   {"bert-base-uncased", TFP_BERT, 30522, 768, 12, 64, 3072, 12},
   {"bert-base-cased", TFP_BERT, 28996, 768, 12, 64, 3072, 12},
   {"bert-large-uncased", TFP_BERT, 30522, 1024, 16, 64, 4096, 24},
+  {"bert-large-cased", TFP_BERT, 28996, 1024, 16, 64, 4096, 24},
+  {"bert-medium", TFP_BERT, 30522, 512, 8, 64, 2048, 8},
+  {"bert-small", TFP_BERT, 30522, 512, 8, 64, 2048, 4},
   {"bert-mini", TFP_BERT, 30522, 256, 4, 64, 1024, 4},
   {"bert-tiny", TFP_BERT, 30522, 128, 2, 64, 512, 2},
   {"roberta-base", TFP_ROBERTA, 50265, 768, 12, 64, 3072, 12},
+  {"roberta-large", TFP_ROBERTA, 50265, 1024, 16, 64, 4096, 24},
   {"roberta-tiny", TFP_ROBERTA, 50265, 128, 2, 64, 512, 2},
   {"gpt2", TFP_GPT2, 50257, 768, 12, 64, 3072, 12},
   {"gpt2-medium", TFP_GPT2, 50257, 1024, 16, 64, 4096, 24},
@@ -16336,12 +16350,19 @@ static const tfpi_preset tfpi_presets[] = {
   {"bloom-1b1", TFP_BLOOM, 250880, 1536, 16, 96, 6144, 24},
   {"bloom-1b7", TFP_BLOOM, 250880, 2048, 16, 128, 8192, 24},
   {"bloom-3b", TFP_BLOOM, 250880, 2560, 32, 80, 10240, 30},
+  {"bloom-7b1", TFP_BLOOM, 250880, 4096, 32, 128, 16384, 30},
+  {"bloom", TFP_BLOOM, 250880, 14336, 112, 128, 57344, 70},
   {"bloom-tiny", TFP_BLOOM, 250880, 128, 2, 64, 512, 2},
   {"t5-small", TFP_T5, 32128, 512, 8, 64, 2048, 6},
   {"t5-base", TFP_T5, 32128, 768, 12, 64, 3072, 12},
   {"t5-large", TFP_T5, 32128, 1024, 16, 64, 4096, 24},
-  {"t5-v1_1-small", TFP_T5, 32128, 512, 6, 64, 1024, 8},
+  {"t5-3b", TFP_T5, 32128, 1024, 32, 128, 16384, 24},
+  {"t5-11b", TFP_T5, 32128, 1024, 128, 128, 65536, 24},
+  {"t5-v1_1-small", TFP_T5, 32128, 512, 6, 64, 1024, 8}, /* flan-t5-small is this too, and so on */
   {"t5-v1_1-base", TFP_T5, 32128, 768, 12, 64, 2048, 12},
+  {"t5-v1_1-large", TFP_T5, 32128, 1024, 16, 64, 2816, 24},
+  {"t5-v1_1-xl", TFP_T5, 32128, 2048, 32, 64, 5120, 24},
+  {"t5-v1_1-xxl", TFP_T5, 32128, 4096, 64, 64, 10240, 24},
   {"t5-tiny", TFP_T5, 32128, 128, 2, 64, 512, 2},
   {"bart-base", TFP_BART, 50265, 768, 12, 64, 3072, 6},
   {"bart-large", TFP_BART, 50265, 1024, 16, 64, 4096, 12},
@@ -16354,13 +16375,15 @@ TFP_API int tfp_config_preset(const char *name, tfp_config *c) {
   int i;
   for (i = 0; i < TFPI_COUNT(tfpi_presets); i++) {
     const tfpi_preset *p = &tfpi_presets[i];
-    if (strcmp(name, p->name)) continue;
+    if (strcmp(name, p->name) && (strncmp(name, "flan-t5-", 8) || strncmp(p->name, "t5-v1_1-", 8) ||
+                                  strcmp(name + 8, p->name + 8)))
+      continue;
     tfpi_config_family(c, p->family);
     c->vocab_size = p->vocab, c->hidden = p->hidden, c->heads = p->heads, c->head_dim = p->head_dim,
     c->ffn = p->ffn;
     if (c->arch != TFP_DECODER) c->encoder_layers = p->layers;
     if (c->arch != TFP_ENCODER) c->decoder_layers = p->layers;
-    if (strncmp(name, "t5-v1_1", 7) == 0) { /* v1.1: gated, a head of its own, no scale */
+    if (strncmp(p->name, "t5-v1_1", 7) == 0) { /* v1.1: gated, a head of its own, no scale */
       c->gated = 1, c->activation = TFP_ACT_GELU_NEW, c->tied = 0, c->scale_logits = 0;
     }
     return 1;
@@ -16607,7 +16630,9 @@ TFP_API void tfp_model_free(tfp_model *model) {
   if (model) tfp_params_free(model->params);
 }
 TFP_API int64_t tfp_model_parameters(const tfp_model *model) {
-  return model ? model->params->numel : 0;
+  const tfp_param *bias = model ? tfp_params_find(model->params, "lm.b") : NULL;
+  if (!model) return 0;
+  return model->params->numel - (bias && bias->frozen ? tfp_numel(bias->tensor) : 0);
 }
 TFP_API void tfp_set_loss_scale(tfp_ctx *ctx, double scale) { ctx->now.loss_scale = (float)scale; }
 
@@ -19330,63 +19355,182 @@ TFP_API tfp_model *tfp_model_load(tfp_ctx *ctx, const char *dir, int trainable) 
 
 /* ---- model card ---- */
 
-/* Adds a formatted line to a text in the step arena that has room for it. */
-static void tfpi_card_line(tfpi_text *t, const char *format, ...) {
+typedef struct tfpi_card_state {
+  tfpi_text t;
+  const tfp_config *c;
+  const tfp_card *card;
+} tfpi_card_state;
+
+/* Adds a formatted line; there is room for all of a card. */
+static void tfpi_card_line(tfpi_card_state *s, const char *format, ...) {
   va_list ap;
   va_start(ap, format);
-  tfpi_format_list(t, format, ap);
+  tfpi_format_list(&s->t, format, ap);
   va_end(ap);
-  tfpi_text_add(t, "\n", 1);
+  tfpi_text_add(&s->t, "\n", 1);
 }
-TFP_API tfp_status tfp_card_save(tfp_ctx *ctx, const tfp_config *c, const tfp_card *card,
-                                 const char *dir) {
-  static const char *const kinds[] = {"fill-mask", "text-generation", "text2text-generation"};
+/* A row of a table. Bars and line breaks of the text would end it too early. */
+static void tfpi_card_row(tfpi_card_state *s, const char *what, const char *text) {
+  if (!text) return;
+  tfpi_text_add(&s->t, "| ", 2);
+  tfpi_text_add(&s->t, what, strlen(what));
+  tfpi_text_add(&s->t, " | ", 3);
+  for (; *text; text++) {
+    if (*text == '|') tfpi_text_add(&s->t, "\\", 1);
+    tfpi_text_add(&s->t, *text == '\n' || *text == '\r' ? " " : text, 1);
+  }
+  tfpi_text_add(&s->t, " |\n", 3);
+}
+/* A text as YAML: between quotes, as JSON has them. */
+static void tfpi_card_quoted(tfpi_card_state *s, const char *before, const char *text) {
+  tfpi_text_add(&s->t, before, strlen(before));
+  tfpi_text_add(&s->t, "\"", 1);
+  for (; *text; text++) {
+    if (*text == '"' || *text == '\\') tfpi_text_add(&s->t, "\\", 1);
+    tfpi_text_add(&s->t, (unsigned char)*text < 32 ? " " : text, 1);
+  }
+  tfpi_text_add(&s->t, "\"\n", 2);
+}
+/* The pipeline of the hub that a model goes into. */
+static const char *tfpi_pipeline(const tfp_config *c) {
+  switch (c->head) {
+    case TFP_HEAD_CLASS: return "text-classification";
+    case TFP_HEAD_TAG: return "token-classification";
+    case TFP_HEAD_QA: return "question-answering";
+    case TFP_HEAD_CHOICE: return "multiple-choice";
+    case TFP_HEAD_NONE:
+    case TFP_HEAD_NSP: return "feature-extraction";
+    default: break;
+  }
+  if (c->arch == TFP_ENCODER) return "fill-mask";
+  return c->arch == TFP_DECODER ? "text-generation" : "text2text-generation";
+}
+static void tfpi_card_front(tfpi_card_state *s) {
+  const tfp_card *k = s->card;
+  const char *p, *end;
+  tfpi_card_line(s, "---");
+  if (k->language) tfpi_card_line(s, "language:");
+  for (p = k->language; p && *p; p = *end ? end + 1 : end) { /* a comma between two */
+    char one[32];
+    for (end = p; *end && *end != ','; end++) {}
+    tfpi_format(one, (size_t)tfpi_min64((int64_t)sizeof one, end - p + 1), "%s", p);
+    tfpi_card_quoted(s, "- ", one);
+  }
+  if (k->license) tfpi_card_quoted(s, "license: ", k->license);
+  tfpi_card_line(s, "library_name: transformers\npipeline_tag: %s\ntags:\n- %s\n- tfpre",
+                 tfpi_pipeline(s->c), tfp_family_name(s->c->family));
+  if (k->base_model) tfpi_card_quoted(s, "base_model: ", k->base_model);
+  if (k->val_loss == k->val_loss && k->val_tokens) {
+    tfpi_card_line(s, "metrics:\n- perplexity");
+    tfpi_card_quoted(s, "model-index:\n- name: ", k->title ? k->title : "A model made with tfpre");
+    tfpi_card_line(s, "  results:\n  - task:\n      type: %s", tfpi_pipeline(s->c));
+    tfpi_card_quoted(s, "    dataset:\n      type: text\n      name: ", k->data ? k->data : "text");
+    tfpi_card_line(s, "    metrics:\n    - type: loss\n      value: %g", k->val_loss);
+    tfpi_card_line(s, "    - type: perplexity\n      value: %g", exp(k->val_loss));
+  }
+  tfpi_card_line(s, "---\n");
+}
+static void tfpi_card_uses(tfpi_card_state *s) {
   static const char *const uses[] = {
     "fills masks, and is a start for classifying texts, tagging words and finding answers",
     "continues texts", "rewrites texts, and is a start for translating, summarising and answering"};
-  char path[1024];
-  tfpi_text t;
-  tfpi_scope scope;
-  int64_t i;
-  if (ctx->status || tfpi_model_path(ctx, path, sizeof path, dir, "README.md")) return ctx->status;
-  scope = tfpi_scope_begin(ctx);
-  t.n = 0, t.cap = 1 << 15;
-  t.at = (char *)tfpi_new(&ctx->step, (int64_t)t.cap, 1);
-  if (!t.at) return ctx->status;
-  tfpi_card_line(&t,
-                 "---\nlibrary_name: transformers\npipeline_tag: %s\ntags:\n- %s\n- tfpre\n---\n",
-                 kinds[c->arch], tfp_family_name(c->family));
-  tfpi_card_line(&t, "# %s\n", card->title ? card->title : "A model made with tfpre");
-  tfpi_card_line(&t, "A model of %i parameters, built as %s, that %s.\n", card->parameters,
-                 tfp_family_name(c->family), uses[c->arch]);
-  tfpi_card_line(&t, "## Uses and limits\n\nIt knows what its training text says and nothing else. "
-                     "It repeats the text's "
-                     "errors and prejudices. Do not use it where a wrong answer does harm.\n");
-  tfpi_card_line(&t, "## Training\n\n| | |\n|---|---|");
-  if (card->objective) tfpi_card_line(&t, "| objective | %s |", card->objective);
-  if (card->data) tfpi_card_line(&t, "| data | %s |", card->data);
-  tfpi_card_line(&t, "| tokens for training, for validation | %i, %i |", card->train_tokens,
-                 card->val_tokens);
-  tfpi_card_line(&t, "| layers | %i encoder, %i decoder |", c->encoder_layers, c->decoder_layers);
-  tfpi_card_line(&t, "| width, heads, feed-forward | %i, %i, %i |", c->hidden, c->heads, c->ffn);
-  tfpi_card_line(&t, "| vocabulary | %i |", c->vocab_size);
-  tfpi_card_line(&t, "| steps, tokens a step | %i, %i |", card->steps, card->tokens_per_step);
-  tfpi_card_line(&t, "| learning rate, weight decay | %g, %g |", card->lr, card->weight_decay);
-  tfpi_card_line(&t, "| seconds | %g |", card->seconds);
-  if (card->machine) tfpi_card_line(&t, "| machine | %s |", card->machine);
-  if (card->command) tfpi_card_line(&t, "\n```\n%s\n```", card->command);
-  tfpi_card_line(&t, "\n## Evaluation\n\nThe training loss fell from %g to %g nats a scored token.",
-                 card->first_loss, card->last_loss);
-  if (card->val_loss == card->val_loss)
-    tfpi_card_line(&t, "On the validation part it is %g (perplexity %g).", card->val_loss,
-                   exp(card->val_loss));
-  if (card->curve_points) {
-    tfpi_card_line(&t, "\n| step | loss | learning rate | gradient norm |\n|---|---|---|---|");
-    for (i = 0; i < card->curve_points; i++)
-      tfpi_card_line(&t, "| %i | %g | %g | %g |", card->curve[i].step, card->curve[i].loss,
-                     card->curve[i].lr, card->curve[i].grad_norm);
+  static const char *const done[] = {
+    NULL, NULL, "gives each text a class", "gives each token a class", "finds answers in texts",
+    NULL, "tells whether one sentence follows another", "chooses among continuations"};
+  const tfp_config *c = s->c;
+  const char *use = s->card->purpose, *class_name = tfpi_architecture(c);
+  if (!use) use = done[c->head] ? done[c->head] : uses[c->arch];
+  tfpi_card_line(s, "# %s\n", s->card->title ? s->card->title : "A model made with tfpre");
+  tfpi_card_line(s, "A model of %i parameters, built as %s, that %s.\n",
+                 s->card->parameters, tfp_family_name(c->family), use);
+  tfpi_card_line(s,
+                 "## Uses and limits\n\nIt knows what its training text says and nothing else. It "
+                 "repeats the text's errors and prejudices. Do not use it where a wrong answer does "
+                 "harm.%s%s\n", s->card->limits ? " " : "", s->card->limits ? s->card->limits : "");
+  if (!class_name) return;
+  tfpi_card_line(s,
+                 "## How to open it\n\n```python\n"
+                 "from transformers import AutoTokenizer, %s\n\n"
+                 "tokenizer = AutoTokenizer.from_pretrained(\".\")\n"
+                 "model = %s.from_pretrained(\".\")\n```\n\nor in C, with `tfpre.h`: "
+                 "`tfp_model_load(ctx, \".\", 0)`.\n", class_name, class_name);
+}
+static void tfpi_card_number(tfpi_card_state *s, const char *what, double x) {
+  char text[32];
+  tfpi_format(text, sizeof text, "%g", x);
+  tfpi_card_row(s, what, text);
+}
+static void tfpi_card_training(tfpi_card_state *s) {
+  static const char *const schedules[] = {"cosine", "linear", "constant"};
+  const tfp_config *c = s->c;
+  const tfp_card *k = s->card;
+  const tfp_train_desc *d = k->train;
+  tfpi_card_line(s, "## Training\n\n| | |\n|---|---|");
+  tfpi_card_row(s, "objective", k->objective);
+  tfpi_card_row(s, "data", k->data);
+  tfpi_card_line(s, "| tokens for training, for validation | %i, %i |", k->train_tokens,
+                 k->val_tokens);
+  tfpi_card_row(s, "tokenizer", k->tokenizer);
+  tfpi_card_line(s, "| vocabulary | %i |", c->vocab_size);
+  tfpi_card_line(s, "| layers | %i encoder, %i decoder |", c->encoder_layers, c->decoder_layers);
+  tfpi_card_line(s, "| width, heads, feed-forward | %i, %i, %i |", c->hidden, c->heads, c->ffn);
+  tfpi_card_line(s, "| steps, tokens a step | %i, %i |", k->steps, k->tokens_per_step);
+  tfpi_card_line(s, "| learning rate, weight decay | %g, %g |", k->lr, k->weight_decay);
+  if (d) {
+    tfpi_card_line(s, "| schedule | %s to %g, %i steps of warm-up |", schedules[d->schedule],
+                   d->min_lr, d->warmup);
+    tfpi_card_line(s, "| AdamW beta1, beta2, eps | %g, %g, %g |", d->adamw.beta1, d->adamw.beta2,
+                   d->adamw.eps > 0 ? d->adamw.eps : 1e-8);
+    tfpi_card_number(s, "gradients clipped at a norm of", d->adamw.clip);
+    tfpi_card_line(s, "| rows a batch, batches a step | %i, %i |", d->rows,
+                   tfpi_max64(d->accumulate, 1));
+    tfpi_card_number(s, "dropout", c->dropout);
+    tfpi_card_line(s, "| seed | %u |", k->seed);
   }
-  tfp_write_file(ctx, path, t.at, (int64_t)t.n);
+  tfpi_card_number(s, "seconds", k->seconds);
+  tfpi_card_row(s, "machine", k->machine);
+  if (k->command) tfpi_card_line(s, "\n```\n%s\n```", k->command);
+}
+static void tfpi_card_evaluation(tfpi_card_state *s) {
+  const tfp_card *k = s->card;
+  int64_t i;
+  tfpi_card_line(s, "\n## Evaluation\n\nThe training loss fell from %g to %g nats a scored token.",
+                 k->first_loss, k->last_loss);
+  if (k->val_loss == k->val_loss)
+    tfpi_card_line(s, "On the validation part it is %g (perplexity %g).", k->val_loss,
+                   exp(k->val_loss));
+  if (!k->curve_points) return;
+  tfpi_card_line(s, "\n| step | loss | learning rate | gradient norm |\n|---|---|---|---|");
+  for (i = 0; i < k->curve_points; i++)
+    tfpi_card_line(s, "| %i | %g | %g | %g |", k->curve[i].step, k->curve[i].loss, k->curve[i].lr,
+                   k->curve[i].grad_norm);
+}
+TFP_API tfp_status tfp_card_save(tfp_ctx *ctx, const tfp_config *c, const tfp_card *card,
+                                 const char *dir) {
+  char path[1024];
+  const char *texts[10];
+  tfpi_card_state s;
+  tfpi_scope scope;
+  int64_t room = 1 << 14;
+  int i;
+  if (ctx->status || tfpi_model_path(ctx, path, sizeof path, dir, "README.md")) return ctx->status;
+  texts[0] = card->title, texts[1] = card->objective, texts[2] = card->data;
+  texts[3] = card->command, texts[4] = card->machine, texts[5] = card->purpose;
+  texts[6] = card->limits, texts[7] = card->tokenizer, texts[8] = card->language;
+  texts[9] = card->base_model;
+  for (i = 0; i < 10; i++) /* at most four times, each sign at most doubled by its quotes */
+    room += texts[i] ? 8 * (int64_t)strlen(texts[i]) : 0;
+  room += 128 * card->curve_points;
+  scope = tfpi_scope_begin(ctx);
+  s.c = c, s.card = card;
+  s.t.n = 0, s.t.cap = (size_t)room;
+  s.t.at = (char *)tfpi_new(&ctx->step, room, 1);
+  if (!s.t.at) return ctx->status;
+  tfpi_card_front(&s);
+  tfpi_card_uses(&s);
+  tfpi_card_training(&s);
+  tfpi_card_evaluation(&s);
+  tfp_write_file(ctx, path, s.t.at, (int64_t)s.t.n);
   tfpi_scope_end(ctx, &scope);
   return ctx->status;
 }
@@ -19397,18 +19541,17 @@ TFP_API tfp_status tfp_card_save(tfp_ctx *ctx, const tfp_config *c, const tfp_ca
  * This software is yours under either of two licences; choose the one you like better.
  *
  * 1. Public domain. Everybody may copy, change, publish, use, compile, sell or distribute it, as
- * source
- *    or compiled, for any purpose and by any means. Where copyright law allows it, the authors give
- *    up all rights in it, for the benefit of all and to the detriment of their heirs. It comes as
- *    it is, without warranty of any kind; the authors are not liable for any claim or damage.
+ *    source or compiled, for any purpose and by any means. Where copyright law allows it, the
+ *    authors give up all rights in it, for the benefit of all and to the detriment of their heirs.
+ *    It comes as it is, without warranty of any kind; the authors are not liable for any claim or
+ *    damage.
  *
  * 2. MIT No Attribution (MIT-0). Permission is granted, free of charge, to any person who has a
- * copy of
- *    this software and its documentation, to deal in it without restriction, including the rights
- *    to use, copy, modify, merge, publish, distribute, sublicense and sell copies. It is provided
- *    "as is", without warranty of any kind, express or implied, including but not limited to
- *    merchantability, fitness for a particular purpose and non-infringement. In no event shall the
- *    authors be liable for any claim, damages or other liability arising from it or its use.
+ *    copy of this software and its documentation, to deal in it without restriction, including the
+ *    rights to use, copy, modify, merge, publish, distribute, sublicense and sell copies. It is
+ *    provided "as is", without warranty of any kind, express or implied, including but not limited
+ *    to merchantability, fitness for a particular purpose and non-infringement. In no event shall
+ *    the authors be liable for any claim, damages or other liability arising from it or its use.
  *
  * 0.1.0  the first: three kinds of transformer, six families, from text to a trained model
  */

@@ -1653,6 +1653,8 @@ static void write_card(run *r) {
   memset(&card, 0, sizeof card);
   card.objective = goals[r->t.objective], card.data = data, card.command = command_line,
   card.machine = machine;
+  card.tokenizer = tfp_tokenizer_name(r->t.tok), card.train = &r->train;
+  card.seed = (uint64_t)c->o.seed;
   card.parameters = tfp_model_parameters(r->model), card.steps = r->last.step,
   card.tokens_per_step = r->last.tokens;
   card.train_tokens = tfp_dataset_tokens(r->t.data, TFP_TRAIN);
