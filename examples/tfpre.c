@@ -657,6 +657,9 @@ typedef struct contents {
   char *card;              /* README.md, or NULL */
 } contents;
 
+static int by_name(const void *a, const void *b) {
+  return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
 /* The file of the weights, or those that the index names, each once. */
 static void find_weights(cli *c, contents *in) {
   char path[1024];
@@ -683,6 +686,7 @@ static void find_weights(cli *c, contents *in) {
     for (i = in->names.n - 1; i >= 0 && strcmp(in->names.at[i], v->text); i--) continue;
     if (i < 0) in->names.at[in->names.n++] = v->text;
   }
+  qsort(in->names.at, (size_t)in->names.n, sizeof *in->names.at, by_name);
 }
 static void open_weights(cli *c, contents *in) {
   char path[1024];
@@ -856,15 +860,15 @@ static void print_files(const contents *in) {
   else
     printf(" in %d files, %s to %s\n", in->names.n, in->names.at[0], in->names.at[in->names.n - 1]);
 }
-/* The first lines behind the card's YAML that are not empty. */
+/* The first lines of text behind the card's YAML. */
 static void print_card(const char *card) {
   int lines = 0, in_yaml = !strncmp(card, "---\n", 4);
   if (in_yaml) card += 4;
-  while (*card && lines < 8) {
+  while (*card && lines < 5) {
     const int n = (int)strcspn(card, "\n");
     if (in_yaml && n >= 3 && !strncmp(card, "---", 3))
       in_yaml = 0;
-    else if (!in_yaml && n)
+    else if (!in_yaml && n && *card != '|')
       printf("%s  %.*s\n", lines++ ? "" : "card\n", n, card);
     card += n + (card[n] == '\n');
   }
