@@ -129,7 +129,7 @@ def cases(z, extra=False):
                  O(**bloom, apply_residual_connection_post_layernorm=True), "lm"),
             Case("t5-base", tr.T5Model, T(**t5), "base2"),
             Case("t5-silu", tr.T5ForConditionalGeneration,
-                 T(**t5, feed_forward_proj="gated-silu", num_decoder_layers=L + 1), "seq2seq"),
+                 T(**t5, feed_forward_proj="gated-silu", num_decoder_layers=L - 1), "seq2seq"),
             Case("bart-base", tr.BartModel, A(**bart), "base2"),
             Case("bart-lm-scaled", tr.BartForConditionalGeneration,
                  A(**dict(bart, encoder_layers=1), scale_embedding=True, activation_function="relu"), "seq2seq"),
