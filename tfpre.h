@@ -1935,9 +1935,14 @@ typedef struct tfp_batch {
   const int32_t
       *labels; /* language modelling (B,T) or (B,S); classes (B); tags (B,T); spans (B,2) */
   int64_t n_labels;          /* numbers in labels */
+  const int32_t *next_labels; /* (B) BERT's next sentence: 0 it follows, 1 it is a random one */
+  const float *targets;      /* regression, many labels at once: (B,labels) */
+  int64_t n_targets;         /* numbers in targets */
+  int64_t choices;           /* multiple choice: this many rows are one question; 0 means 1 */
 } tfp_batch;
 
-/* tfp_batch_scored -- labels that count: those that are not TFP_IGNORE_INDEX.
+/* tfp_batch_scored -- labels that count: those that are not TFP_IGNORE_INDEX; where there are no
+ * labels, the targets, or else the next_labels.
  *
  * Returns  how many
  */
@@ -2165,9 +2170,17 @@ typedef enum tfp_head {
   TFP_HEAD_CLASS,    /* a class for each sequence */
   TFP_HEAD_TAG,      /* a class for each token */
   TFP_HEAD_QA,       /* start and end of an answer */
+  TFP_HEAD_PRETRAINING, /* BERT: masked LM, and whether the second sentence follows the first */
+  TFP_HEAD_NSP,      /* BERT: the second of these alone */
+  TFP_HEAD_CHOICE,   /* BERT, RoBERTa: which of several continuations */
   TFP_HEAD_COUNT
 } tfp_head;
 typedef enum tfp_pool { TFP_POOL_FIRST = 0, TFP_POOL_LAST, TFP_POOL_LAST_END } tfp_pool;
+typedef enum tfp_problem { /* what TFP_HEAD_CLASS learns */
+  TFP_PROBLEM_CLASSES = 0, /* one class a sequence: cross-entropy, from labels */
+  TFP_PROBLEM_REGRESSION,  /* numbers: mean squared error, from targets */
+  TFP_PROBLEM_MULTI_LABEL  /* each class or not: binary cross-entropy, from targets */
+} tfp_problem;
 
 typedef struct tfp_config {
   tfp_family family;
@@ -2177,6 +2190,7 @@ typedef struct tfp_config {
   int64_t encoder_layers, decoder_layers;
   int64_t max_positions, type_vocab; /* usable positions (0: no limit); token types (0: none) */
   int64_t num_labels;                /* of TFP_HEAD_CLASS and TFP_HEAD_TAG; 0 means 2 */
+  tfp_problem problem;
   /* the block */
   int rms_norm, norm_first;          /* RMSNorm, not LayerNorm; in front of sub-layers */
   int embedding_norm, final_norm;    /* one behind the embeddings, one behind the last block */
@@ -2195,15 +2209,18 @@ typedef struct tfp_config {
   double rotary_base;
   /* head */
   int tied;                /* output projection = word embedding */
+  int own_words;           /* BART: each stack has a table of words of its own */
   int transform;           /* BERT, RoBERTa: dense, activation, norm before the projection */
   int output_bias; /* 1: learned (BERT, RoBERTa); 2: a fixed buffer (BART's final_logits_bias) */
   int scale_logits;        /* T5: decoder output times hidden^-1/2 */
   int scale_embedding;     /* BART's scale_embedding: words times hidden^1/2 */
   tfp_pool pool;           /* which hidden state is classified */
-  int pool_dense;          /* dense and tanh before the classifier */
+  int pooler;              /* BERT, RoBERTa: dense and tanh on it in the base model */
+  int pool_dense;          /* dense and tanh before the classifier, in the head */
   int class_bias;
   /* training */
   double dropout, attention_dropout, activation_dropout, classifier_dropout;
+  double layerdrop;        /* BART's; a model with it can be run but not trained here */
   double init_std;         /* T5: initializer_factor */
   int scaled_residual_init; /* GPT-2: output projections start with std / sqrt(2 layers) */
   /* ids; -1 for none */
@@ -2246,6 +2263,8 @@ struct tfp_model {
   tfp_config config;
   tfp_params *params;
   int recompute; /* 1: blocks run again in the backward instead of keeping their inside */
+  const char *const *labels; /* names of the num_labels classes; NULL: LABEL_0, LABEL_1, ... */
+  const char *load_report;   /* see tfp_model_load_report */
 };
 
 /* tfp_model_create -- build a model and initialise it as its family is published.
@@ -2277,14 +2296,18 @@ enum {
 typedef struct tfp_output {
   tfp_tensor *hidden;  /* (B,T,C) of the decoder, or of the encoder where there is no decoder */
   tfp_tensor *encoder; /* (B,T,C) of the encoder in front of a decoder */
-  tfp_tensor *logits;  /* LM (B,T,V); class (B,labels); tag (B,T,labels); QA (B,T,2) */
+  tfp_tensor *logits;  /* LM (B,T,V); class (B,labels); tag (B,T,labels); QA (B,T,2); NSP (B,2);
+                        * choice (B/choices,choices) */
+  tfp_tensor *next;    /* TFP_HEAD_PRETRAINING: (B,2), the second sentence follows or not */
+  tfp_tensor *pooled;  /* (B,C) of a pooler, where the model has one */
   tfp_tensor *loss; /* sum over scored labels, times the trainer's scale (see tfp_set_loss_scale) */
 } tfp_output;
 
 /* tfp_forward -- run a model.
  *
  * Shapes   batch: see tfp_batch   ->   out: what `want` asks for, NULL elsewhere
- * Args     want: TFP_WANT_LOGITS, TFP_WANT_LOSS, or both; 0 gives hidden states
+ * Args     want: TFP_WANT_LOGITS, TFP_WANT_LOSS, or both; 0 gives hidden states alone, without what
+ *          a pooler or a head makes of them
  *          cache: NULL, or keys and values of earlier positions (decoders): the batch then holds
  *          what follows, and the encoder runs only when the cache is new
  * Returns  TFP_OK or the error
@@ -2596,29 +2619,56 @@ TFP_API int64_t tfp_fill(tfp_model *model, const int32_t *ids, int64_t n, int32_
 TFP_API tfp_status tfp_config_save(tfp_ctx *ctx, const tfp_config *config, const char *dir);
 TFP_API tfp_status tfp_config_load(tfp_ctx *ctx, const char *dir, tfp_config *config);
 
-/* tfp_model_save -- write dir/config.json, generation_config.json and model.safetensors (float32),
- * under the names of the reference. dir must exist.
+/* tfp_model_save, tfp_model_save_as -- write dir/config.json, generation_config.json and weights
+ * under the names of the reference: model.safetensors, or model-0000K-of-0000N.safetensors and
+ * model.safetensors.index.json. The other form, if dir had it, is removed at the end.
  *
+ * Args     dir: exists; dtype: TFP_ST_F32, TFP_ST_BF16 or TFP_ST_F16, rounded to nearest, ties to
+ *          even; max_shard: bytes of tensors in a file, a larger tensor has one to itself; 0: all
+ *          in one. tfp_model_save is float32 in one file
  * Returns  TFP_OK or the error
- * Errors   TFP_ERR_IO; TFP_ERR_NOMEM
+ * Errors   TFP_ERR_ARG; TFP_ERR_DATA naming a tensor with a number that float16 does not hold;
+ *          TFP_ERR_IO; TFP_ERR_NOMEM
  */
 TFP_API tfp_status tfp_model_save(tfp_model *model, const char *dir);
+TFP_API tfp_status tfp_model_save_as(tfp_model *model, const char *dir, tfp_st_dtype dtype,
+                                     int64_t max_shard);
+
+/* tfp_gradients_save -- write the gradients as a safetensors file, in float32, under the names and
+ * in the shapes that the reference has for the parameters.
+ *
+ * Returns  TFP_OK or the error
+ * Errors   TFP_ERR_STATE for a model without gradients; TFP_ERR_IO; TFP_ERR_NOMEM
+ */
+TFP_API tfp_status tfp_gradients_save(tfp_model *model, const char *path);
 
 /* tfp_model_load -- read a directory that tfp_model_save or the reference wrote.
  *
+ * Weights may be in float32, float16, bfloat16 or float64, in one file or in shards, with the
+ * prefix of the base model or without, under the names of old releases, tied or not: what is tied
+ * shows in the file. Half precision is computed in float32.
+ *
  * Args     trainable: 0 leaves out gradients
  * Returns  a model owned by the context; NULL on error
- * Errors   as tfp_config_load; TFP_ERR_FORMAT naming a tensor that is missing or has another shape
+ * Errors   as tfp_config_load; TFP_ERR_FORMAT naming the tensors that are missing or have another
+ *          shape, or a shard that is not beside its index
  */
 TFP_API tfp_model *tfp_model_load(tfp_ctx *ctx, const char *dir, int trainable);
 
-/* tfp_load_weights -- read dir/model.safetensors into a model that exists.
+/* tfp_load_weights -- read the weights of a directory into a model that exists.
  *
  * Args     strict: 0 lets tensors be missing (a new head), 1 makes that an error
  * Returns  how many tensors were read; -1 on error
  * Errors   as tfp_model_load
  */
 TFP_API int64_t tfp_load_weights(tfp_model *model, const char *dir, int strict);
+
+/* tfp_model_load_report -- what the last load found missing or unexpected, as a line of text.
+ *
+ * Returns  "2 missing: qa_outputs.weight, ...; 1 unexpected: ...", owned by the model; NULL if all
+ *          was as it should be, old buffers and second names of tied parameters aside
+ */
+TFP_API const char *tfp_model_load_report(const tfp_model *model);
 
 /* What a model card says of a run. Texts may be NULL. */
 typedef struct tfp_card {
@@ -15728,7 +15778,8 @@ TFP_API int64_t tfp_dataset_window(const tfp_dataset *data, uint64_t seed, uint6
 
 TFP_API int64_t tfp_batch_scored(const tfp_batch *batch) {
   int64_t i, n = 0;
-  for (i = 0; batch->labels && i < batch->n_labels; i++) n += batch->labels[i] != TFP_IGNORE_INDEX;
+  if (!batch->labels) return batch->targets ? batch->n_targets : batch->next_labels ? batch->B : 0;
+  for (i = 0; i < batch->n_labels; i++) n += batch->labels[i] != TFP_IGNORE_INDEX;
   return n;
 }
 /* ================================================================================================
@@ -16227,12 +16278,12 @@ static void tfpi_config_family(tfp_config *c, tfp_family family) {
   switch (family) {
     case TFP_BERT:
       c->arch = TFP_ENCODER;
-      c->embedding_norm = c->transform = c->output_bias = c->pool_dense = 1;
+      c->embedding_norm = c->transform = c->output_bias = c->pooler = 1;
       c->norm_eps = 1e-12, c->type_vocab = 2, c->max_positions = 512, c->pad = 0;
       break;
     case TFP_ROBERTA:
       c->arch = TFP_ENCODER;
-      c->embedding_norm = c->transform = c->output_bias = c->pool_dense = 1;
+      c->embedding_norm = c->transform = c->output_bias = c->pooler = c->pool_dense = 1;
       c->type_vocab = 1, c->max_positions = 512, c->position_offset = 2, c->positions_skip_pad = 1;
       c->bos = 0, c->pad = 1, c->eos = 2;
       break;
@@ -16334,7 +16385,12 @@ TFP_API tfp_status tfp_config_check(tfp_ctx *ctx, tfp_config *c) {
     c->head_dim = c->hidden / c->heads;
   }
   if (!c->ffn) c->ffn = 4 * c->hidden;
+  if (c->family == TFP_T5 && c->head == TFP_HEAD_TAG)
+    c->arch = TFP_ENCODER, c->decoder_layers = 0; /* words are tagged by the encoder alone */
   if (!c->num_labels) c->num_labels = 2;
+  if (c->num_labels == 1 && !c->problem) c->problem = TFP_PROBLEM_REGRESSION;
+  if (c->own_words && c->arch != TFP_SEQ2SEQ)
+    return tfpi_fail(ctx, TFP_ERR_ARG, "config: own_words is for encoder-decoders alone");
   if ((c->arch != TFP_DECODER && c->encoder_layers < 1) ||
       (c->arch != TFP_ENCODER && c->decoder_layers < 1) || c->encoder_layers < 0 ||
       c->decoder_layers < 0)
@@ -16348,16 +16404,21 @@ TFP_API tfp_status tfp_config_check(tfp_ctx *ctx, tfp_config *c) {
   if (!(c->norm_eps > 0)) return tfpi_fail(ctx, TFP_ERR_ARG, "config: norm_eps is %g", c->norm_eps);
   if (!(c->dropout >= 0 && c->dropout < 1 && c->attention_dropout >= 0 &&
         c->attention_dropout < 1 && c->activation_dropout >= 0 && c->activation_dropout < 1 &&
-        c->classifier_dropout >= 0 && c->classifier_dropout < 1))
+        c->classifier_dropout >= 0 && c->classifier_dropout < 1 && c->layerdrop >= 0 &&
+        c->layerdrop < 1))
     return tfpi_fail(ctx, TFP_ERR_ARG, "config: dropout is not in [0,1)");
+  if (c->arch != TFP_ENCODER &&
+      (c->head == TFP_HEAD_PRETRAINING || c->head == TFP_HEAD_NSP || c->head == TFP_HEAD_CHOICE))
+    return tfpi_fail(ctx, TFP_ERR_ARG, "config: head %d is for encoders alone", (int)c->head);
   return TFP_OK;
 }
 
 /* ---- parameters ----
  * Names: "word", "types", then per stack ("encoder", "decoder"): positions, norm_embedding,
  * relative, and per layer attention_norm, qkv, out, cross_norm, cross_q, cross_kv, cross_out,
- * ffn_norm, gate, up, down; final_norm. Heads: lm, lm_dense, lm_norm, class_dense, class, tag, qa.
- * ".w" and ".b" each. */
+ * ffn_norm, gate, up, down; final_norm. Heads: lm, lm_dense, lm_norm, next, pooler, class_dense,
+ * class, tag, qa. ".w" and ".b" each. Two are never read, and are there because files of untied
+ * models have them: word.w where each stack has words of its own, and lm_spare.b. */
 
 typedef struct tfpi_builder { tfp_model *model; char prefix[40]; } tfpi_builder;
 
@@ -16409,10 +16470,22 @@ static void tfpi_build_layer(tfpi_builder *b, int cross, int64_t layers) {
   tfpi_build_linear(b, "down", C, c->ffn, c->biases,
                     tfpi_std(c, 1 / sqrt((double)c->ffn)) * shrink);
 }
+/* Families whose tables have a row for padding, which is zero and gets no gradient by a lookup. */
+static int64_t tfpi_pad_row(const tfp_config *c) {
+  return c->family == TFP_BERT || c->family == TFP_ROBERTA || c->family == TFP_BART ? c->pad : -1;
+}
+static tfp_param *tfpi_build_words(tfpi_builder *b) {
+  const tfp_config *c = &b->model->config;
+  tfp_param *p =
+    tfpi_build(b, "word", ".w", 2, c->vocab_size, c->hidden, TFP_INIT_NORMAL, c->init_std);
+  if (p) p->zero_row = tfpi_pad_row(c);
+  return p;
+}
 static void tfpi_build_stack(tfpi_builder *b, const char *stack, int64_t layers, int cross) {
   const tfp_config *c = &b->model->config;
   int64_t l;
   tfpi_format(b->prefix, sizeof b->prefix, "%s.", stack);
+  if (c->own_words) tfpi_build_words(b);
   if (c->position == TFP_POS_LEARNED) {
     tfp_param *p = tfpi_build(b, "positions", ".w", 2, c->max_positions + c->position_offset,
                               c->hidden, TFP_INIT_NORMAL, c->init_std);
@@ -16432,31 +16505,50 @@ static void tfpi_build_stack(tfpi_builder *b, const char *stack, int64_t layers,
   if (c->final_norm) tfpi_build_norm(b, "final_norm");
   b->prefix[0] = 0;
 }
-static void tfpi_build_head(tfpi_builder *b) {
+/* Which heads stand on the pooler of the base model. */
+static int tfpi_has_pooler(const tfp_config *c) {
+  if (!c->pooler || c->arch != TFP_ENCODER) return 0;
+  return c->head == TFP_HEAD_CLASS ? !c->pool_dense
+                                   : c->head != TFP_HEAD_LM && c->head != TFP_HEAD_TAG &&
+                                       c->head != TFP_HEAD_QA;
+}
+static void tfpi_build_lm_head(tfpi_builder *b) {
   const tfp_config *c = &b->model->config;
   const int64_t C = c->hidden, V = c->vocab_size;
-  const double std = tfpi_std(c, 1 / sqrt((double)C));
   tfp_param *p;
+  if (c->transform) {
+    tfpi_build_linear(b, "lm_dense", C, C, 1, c->init_std);
+    tfpi_build_norm(b, "lm_norm");
+  }
+  if (!c->tied) tfpi_build(b, "lm", ".w", 2, V, C, TFP_INIT_NORMAL, c->init_std);
+  if (c->output_bias) {
+    p = tfpi_build(b, "lm", ".b", 1, V, 0, TFP_INIT_ZERO, 0);
+    if (p) p->frozen = c->output_bias == 2;
+  }
+  if (!c->tied && c->output_bias == 1) {
+    p = tfpi_build(b, "lm_spare", ".b", 1, V, 0, TFP_INIT_ZERO, 0);
+    if (p) p->frozen = 1;
+  }
+}
+static void tfpi_build_head(tfpi_builder *b) {
+  const tfp_config *c = &b->model->config;
+  const int64_t C = c->hidden;
+  const double std = tfpi_std(c, 1 / sqrt((double)C));
+  if (tfpi_has_pooler(c)) tfpi_build_linear(b, "pooler", C, C, 1, c->init_std);
   switch (c->head) {
-    case TFP_HEAD_LM:
-      if (c->transform) {
-        tfpi_build_linear(b, "lm_dense", C, C, 1, c->init_std);
-        tfpi_build_norm(b, "lm_norm");
-      }
-      if (!c->tied) tfpi_build(b, "lm", ".w", 2, V, C, TFP_INIT_NORMAL, c->init_std);
-      if (c->output_bias) {
-        p = tfpi_build(b, "lm", ".b", 1, V, 0, TFP_INIT_ZERO, 0);
-        if (p) p->frozen = c->output_bias == 2;
-      }
-      break;
+    case TFP_HEAD_PRETRAINING:
+    case TFP_HEAD_LM: tfpi_build_lm_head(b); break;
     case TFP_HEAD_CLASS:
       if (c->pool_dense) tfpi_build_linear(b, "class_dense", C, C, 1, std);
       tfpi_build_linear(b, "class", c->num_labels, C, c->class_bias, std);
       break;
     case TFP_HEAD_TAG: tfpi_build_linear(b, "tag", c->num_labels, C, 1, c->init_std); break;
     case TFP_HEAD_QA: tfpi_build_linear(b, "qa", 2, C, 1, std); break;
+    case TFP_HEAD_CHOICE: tfpi_build_linear(b, "choice", 1, C, 1, std); break;
     default: break;
   }
+  if (c->head == TFP_HEAD_PRETRAINING || c->head == TFP_HEAD_NSP)
+    tfpi_build_linear(b, "next", 2, C, 1, c->init_std);
 }
 /* T5 draws its queries with a smaller deviation than keys and values, which lie in the same matrix.
  * */
@@ -16480,6 +16572,11 @@ TFP_API tfp_model *tfp_model_create(tfp_ctx *ctx, const tfp_config *config, int 
   if (ctx->status) return NULL;
   memcpy(&checked, config, sizeof checked);
   if (tfp_config_check(ctx, &checked)) return NULL;
+  if (trainable && checked.layerdrop > 0) {
+    tfpi_fail(ctx, TFP_ERR_UNSUPPORTED, "model: layers that are dropped at random (layerdrop %g) "
+              "cannot be trained here", checked.layerdrop);
+    return NULL;
+  }
   memset(&b, 0, sizeof b);
   {
     tfp_params *params = tfp_params_create(ctx);
@@ -16490,11 +16587,8 @@ TFP_API tfp_model *tfp_model_create(tfp_ctx *ctx, const tfp_config *config, int 
   }
   b.model->ctx = ctx;
   memcpy(&b.model->config, &checked, sizeof checked);
-  word = tfpi_build(&b, "word", ".w", 2, checked.vocab_size, checked.hidden, TFP_INIT_NORMAL,
-                    checked.init_std);
-  if (word &&
-      (checked.family == TFP_BERT || checked.family == TFP_ROBERTA || checked.family == TFP_BART))
-    word->zero_row = checked.pad;
+  word = tfpi_build_words(&b);
+  if (word) word->frozen = checked.own_words;
   if (checked.type_vocab)
     tfpi_build(&b, "types", ".w", 2, checked.type_vocab, checked.hidden, TFP_INIT_NORMAL,
                checked.init_std);
@@ -16791,14 +16885,15 @@ static tfp_tensor *tfpi_embed(tfpi_run_state *r, const int32_t *ids, const int32
                               const int32_t *given) {
   tfp_ctx *ctx = r->ctx;
   const tfp_config *c = r->c;
-  tfp_tensor *tables[3], *lookups[3], *x;
-  int64_t shape[2], padding[3];
+  tfp_tensor *tables[4], *lookups[4], *x;
+  int64_t shape[2], padding[4];
   int n = 0;
   shape[0] = r->B, shape[1] = r->T;
-  tables[n] = tfpi_param(r->model, NULL, -1, "word.w"),
+  tables[n] = tfpi_param(r->model, c->own_words ? r->stack : NULL, -1, "word.w"),
   lookups[n] = tfpi_int_matrix(ctx, ids, r->B, r->T);
-  padding[n++] =
-      c->family == TFP_BERT || c->family == TFP_ROBERTA || c->family == TFP_BART ? c->pad : -1;
+  padding[n++] = tfpi_pad_row(c);
+  if (c->family == TFP_GPT2 && types) /* its types are words */
+    tables[n] = tables[0], lookups[n] = tfpi_int_matrix(ctx, types, r->B, r->T), padding[n++] = -1;
   if (c->position == TFP_POS_LEARNED) {
     if (r->past + r->T > c->max_positions) {
       tfpi_fail(ctx, TFP_ERR_SHAPE, "forward: %i positions; the model has %i", r->past + r->T,
@@ -16932,7 +17027,7 @@ TFP_API tfp_status tfp_forward(tfp_model *m, const tfp_batch *b, int want, tfp_c
     r.mask = cache ? tfpi_cached_mask(ctx, cache, after ? b->dec_mask : b->mask, b->B, r.T)
                    : tfpi_int_matrix(ctx, after ? b->dec_mask : b->mask, b->B, r.T);
     r.docs = tfpi_int_matrix(ctx, after ? b->dec_docs : b->docs, b->B, r.T);
-    out->hidden = tfpi_run_stack(&r, after ? b->dec_ids : b->ids, NULL,
+    out->hidden = tfpi_run_stack(&r, after ? b->dec_ids : b->ids, after ? NULL : b->types,
                                  after ? b->dec_positions : b->positions, c->decoder_layers);
     if (ctx->status) return ctx->status;
     if (cache) cache->used += r.T, cache->encoded = after;
@@ -16976,6 +17071,18 @@ static tfp_tensor *tfpi_labels(tfpi_run_state *r, const tfp_batch *b, int64_t co
             b->labels ? b->n_labels : 0, count);
   return NULL;
 }
+/* The loss of one of several label sets whose means are added, where the trainer scales by one over
+ * the `scored` labels of one of them: its sum counts scored / its own number. */
+static tfp_tensor *tfpi_loss_share(tfpi_run_state *r, tfp_tensor *logits, tfp_tensor *labels,
+                                   double scored, double share) {
+  double own = 0, scale = r->ctx->now.loss_scale;
+  int64_t i;
+  if (!labels) return NULL;
+  for (i = 0; labels->data && i < labels->shape[0]; i++)
+    own += tfpi_ints(labels)[i] != TFP_IGNORE_INDEX;
+  if (own > 0 && scored > 0) scale *= share * scored / own;
+  return tfp_cross_entropy(r->ctx, logits, labels, scale);
+}
 static tfp_status tfpi_lm_head(tfpi_run_state *r, const tfp_batch *b, int want, tfp_output *out) {
   tfp_ctx *ctx = r->ctx;
   const tfp_config *c = r->c;
@@ -16997,59 +17104,141 @@ static tfp_status tfpi_lm_head(tfpi_run_state *r, const tfp_batch *b, int want, 
     out->loss = tfp_linear_xent(ctx, x, w, bias, tfpi_labels(r, b, r->B * r->T), 0);
   return ctx->status;
 }
-static tfp_tensor *tfpi_class_logits(tfpi_run_state *r, const tfp_batch *b, tfp_tensor *hidden) {
+/* (B,C): dense and tanh of the base model on the pooled state; NULL without a pooler. */
+static tfp_tensor *tfpi_pooler(tfpi_run_state *r, const tfp_batch *b, tfp_tensor *hidden) {
+  if (!tfpi_has_pooler(r->c)) return NULL;
+  return tfpi_linear_of(r, tfpi_pick_rows(r, hidden, b), "pooler", TFP_ACT_TANH);
+}
+static tfp_tensor *tfpi_class_logits(tfpi_run_state *r, const tfp_batch *b, tfp_output *out) {
   const tfp_config *c = r->c;
-  tfp_tensor *x = tfpi_pick_rows(r, hidden, b);
-  r->stack = NULL;
-  if (c->pool_dense) { /* BERT's pooler has no dropout in front of it, the others' heads have */
-    if (c->family != TFP_BERT) x = tfpi_drop(r, x, c->classifier_dropout, TFPI_SITE_HEAD_INNER);
+  tfp_tensor *x = out->pooled ? out->pooled : tfpi_pick_rows(r, out->hidden, b);
+  if (!out->pooled && c->pool_dense) {
+    x = tfpi_drop(r, x, c->classifier_dropout, TFPI_SITE_HEAD_INNER);
     x = tfpi_linear_of(r, x, "class_dense", TFP_ACT_TANH);
   }
-  return tfpi_linear_of(r, tfpi_drop(r, x, c->classifier_dropout, TFPI_SITE_HEAD), "class",
-                        TFP_ACT_NONE);
+  return tfpi_linear_of(r, tfpi_drop(r, x, c->classifier_dropout, TFPI_SITE_HEAD),
+                        c->head == TFP_HEAD_CHOICE ? "choice" : "class", TFP_ACT_NONE);
 }
-/* The mean of two cross-entropies: over the starts and over the ends of answers. */
+/* Squared errors, or binary cross-entropies as those of two classes with the logits 0 and x; the
+ * sum over all targets, times the scale. */
+static tfp_tensor *tfpi_target_loss(tfpi_run_state *r, const tfp_batch *b, tfp_tensor *logits) {
+  tfp_ctx *ctx = r->ctx;
+  const int64_t n = logits ? tfp_numel(logits) : 0;
+  int64_t shape[2], i;
+  tfp_tensor *wanted, *pair[2], *x;
+  if (!logits) return NULL;
+  if (!b->targets || b->n_targets != n) {
+    tfpi_fail(ctx, TFP_ERR_ARG, "loss: the batch has %i targets; this head wants %i",
+              b->targets ? b->n_targets : 0, n);
+    return NULL;
+  }
+  shape[0] = n, shape[1] = r->c->problem == TFP_PROBLEM_REGRESSION ? 1 : 2;
+  wanted = tfpi_tensor(&ctx->step, TFP_REAL, 2, shape, "targets");
+  for (i = 0; wanted && wanted->data && i < n; i++) {
+    if (shape[1] == 1) tfpi_data(wanted)[i] = (tfp_real)b->targets[i];
+    else
+      tfpi_data(wanted)[2 * i] = (tfp_real)(1 - b->targets[i]),
+      tfpi_data(wanted)[2 * i + 1] = (tfp_real)b->targets[i];
+  }
+  if (shape[1] == 1) {
+    x = tfp_sub(ctx, tfp_reshape(ctx, logits, 2, shape), wanted);
+    x = tfp_mul(ctx, x, x);
+  } else {
+    shape[1] = 1;
+    pair[0] = tfp_zeros(ctx, 2, shape), pair[1] = tfp_reshape(ctx, logits, 2, shape);
+    if (!pair[0] || !pair[1]) return NULL;
+    x = tfp_neg(ctx, tfp_mul(ctx, tfp_log_softmax(ctx, tfp_concat(ctx, pair, 2, 1)), wanted));
+  }
+  return tfp_scale(ctx, tfp_sum(ctx, x, TFP_ALL_AXES), ctx->now.loss_scale);
+}
+/* The mean of two cross-entropies: over the starts and over the ends of answers. A position that
+ * lies behind the text is not scored. */
 static tfp_tensor *tfpi_qa_loss(tfpi_run_state *r, const tfp_batch *b, tfp_tensor *logits) {
   tfp_ctx *ctx = r->ctx;
-  tfp_tensor *labels = tfpi_labels(r, b, 2 * r->B), *loss[2];
+  tfp_tensor *labels = tfpi_labels(r, b, 2 * r->B), *one[2], *loss[2];
   int64_t shape[2], i;
+  double scored = 0;
   int end;
   shape[0] = r->B, shape[1] = r->T;
   for (end = 0; end < 2; end++) {
-    tfp_tensor *one = tfpi_tensor(&ctx->step, TFP_I32, 1, &r->B, "labels");
-    if (!one || !labels) return NULL;
-    for (i = 0; one->data && i < r->B; i++) tfpi_ints(one)[i] = tfpi_ints(labels)[2 * i + end];
-    loss[end] = tfp_cross_entropy(
-        ctx, tfp_reshape(ctx, tfp_slice(ctx, logits, 2, end, 1), 2, shape), one, 0);
+    one[end] = tfpi_tensor(&ctx->step, TFP_I32, 1, &r->B, "labels");
+    if (!one[end] || !labels) return NULL;
+    for (i = 0; one[end]->data && i < r->B; i++) {
+      const int32_t at = tfpi_ints(labels)[2 * i + end];
+      scored += at != TFP_IGNORE_INDEX;
+      tfpi_ints(one[end])[i] = at < r->T ? at : TFP_IGNORE_INDEX;
+    }
   }
+  for (end = 0; end < 2; end++)
+    loss[end] = tfpi_loss_share(
+      r, tfp_reshape(ctx, tfp_slice(ctx, logits, 2, end, 1), 2, shape), one[end], scored, 0.5);
   return tfp_add(ctx, loss[0], loss[1]);
+}
+/* Whether the second sentence follows the first: alone, or beside masked language modelling. */
+static void tfpi_next_head(tfpi_run_state *r, const tfp_batch *b, int want, tfp_output *out) {
+  const int alone = r->c->head == TFP_HEAD_NSP;
+  tfp_tensor *labels, *loss;
+  out->next = tfpi_linear_of(r, out->pooled, "next", TFP_ACT_NONE);
+  if (alone) out->logits = out->next;
+  if (!(want & TFP_WANT_LOSS) || (!alone && !b->next_labels)) return;
+  if (!b->next_labels) {
+    out->loss = tfp_cross_entropy(r->ctx, out->next, tfpi_labels(r, b, r->B), 0);
+    return;
+  }
+  labels = tfp_from_ints(r->ctx, 1, &r->B, b->next_labels);
+  loss = tfpi_loss_share(r, out->next, labels, (double)tfp_batch_scored(b), 1);
+  out->loss = alone ? loss : tfp_add(r->ctx, out->loss, loss);
+}
+static void tfpi_choice_head(tfpi_run_state *r, const tfp_batch *b, int want, tfp_output *out) {
+  int64_t shape[2];
+  shape[1] = b->choices > 0 ? b->choices : 1, shape[0] = r->B / shape[1];
+  if (r->B % shape[1]) {
+    tfpi_fail(r->ctx, TFP_ERR_ARG, "forward: %i rows are no whole number of %i choices", r->B,
+              shape[1]);
+    return;
+  }
+  out->logits = tfp_reshape(r->ctx, tfpi_class_logits(r, b, out), 2, shape);
+  if (out->logits && want & TFP_WANT_LOSS)
+    out->loss = tfp_cross_entropy(r->ctx, out->logits, tfpi_labels(r, b, shape[0]), 0);
+}
+static tfp_status tfpi_tag_head(tfpi_run_state *r, const tfp_batch *b, int want, tfp_output *out) {
+  const tfp_config *c = r->c;
+  int64_t flat[2];
+  out->logits = tfpi_linear_of(
+    r, tfpi_drop(r, out->hidden, c->classifier_dropout, TFPI_SITE_HEAD), "tag", TFP_ACT_NONE);
+  flat[0] = r->B * r->T, flat[1] = c->num_labels;
+  if (out->logits && want & TFP_WANT_LOSS)
+    out->loss = tfp_cross_entropy(r->ctx, tfp_reshape(r->ctx, out->logits, 2, flat),
+                                  tfpi_labels(r, b, flat[0]), 0);
+  return r->ctx->status;
 }
 static tfp_status tfpi_heads(tfpi_run_state *r, const tfp_batch *b, int want, tfp_output *out) {
   tfp_ctx *ctx = r->ctx;
   const tfp_config *c = r->c;
-  int64_t flat[2];
-  tfp_tensor *x = out->hidden;
-  r->layer = -1;
-  if (!want || c->head == TFP_HEAD_NONE || !x) return ctx->status;
-  if (c->head == TFP_HEAD_LM) return tfpi_lm_head(r, b, want, out);
-  if (c->head == TFP_HEAD_CLASS) {
-    out->logits = tfpi_class_logits(r, b, x);
-    if (want & TFP_WANT_LOSS)
-      out->loss = tfp_cross_entropy(ctx, out->logits, tfpi_labels(r, b, r->B), 0);
-    return ctx->status;
+  r->layer = -1, r->stack = NULL;
+  if (!out->hidden || !want) return ctx->status;
+  out->pooled = tfpi_pooler(r, b, out->hidden);
+  switch (c->head) {
+    case TFP_HEAD_LM: return tfpi_lm_head(r, b, want, out);
+    case TFP_HEAD_PRETRAINING:
+      tfpi_lm_head(r, b, want, out);
+      tfpi_next_head(r, b, want, out);
+      break;
+    case TFP_HEAD_NSP: tfpi_next_head(r, b, want, out); break;
+    case TFP_HEAD_CHOICE: tfpi_choice_head(r, b, want, out); break;
+    case TFP_HEAD_TAG: return tfpi_tag_head(r, b, want, out);
+    case TFP_HEAD_CLASS:
+      out->logits = tfpi_class_logits(r, b, out);
+      if (!(want & TFP_WANT_LOSS)) break;
+      out->loss = c->problem ? tfpi_target_loss(r, b, out->logits)
+                             : tfp_cross_entropy(ctx, out->logits, tfpi_labels(r, b, r->B), 0);
+      break;
+    case TFP_HEAD_QA:
+      out->logits = tfpi_linear_of(r, out->hidden, "qa", TFP_ACT_NONE);
+      if (out->logits && (want & TFP_WANT_LOSS)) out->loss = tfpi_qa_loss(r, b, out->logits);
+      break;
+    default: break;
   }
-  r->stack = NULL;
-  if (c->head == TFP_HEAD_TAG) {
-    out->logits = tfpi_linear_of(r, tfpi_drop(r, x, c->classifier_dropout, TFPI_SITE_HEAD), "tag",
-                                 TFP_ACT_NONE);
-    flat[0] = r->B * r->T, flat[1] = c->num_labels;
-    if (want & TFP_WANT_LOSS)
-      out->loss = tfp_cross_entropy(ctx, tfp_reshape(ctx, out->logits, 2, flat),
-                                    tfpi_labels(r, b, flat[0]), 0);
-    return ctx->status;
-  }
-  out->logits = tfpi_linear_of(r, x, "qa", TFP_ACT_NONE);
-  if (out->logits && (want & TFP_WANT_LOSS)) out->loss = tfpi_qa_loss(r, b, out->logits);
   return ctx->status;
 }
 
@@ -17823,6 +18012,7 @@ enum {
 typedef enum tfpi_key_type {
   TFPI_KEY_SIZE,    /* int64_t */
   TFPI_KEY_FLAG,    /* int as true or false */
+  TFPI_KEY_NOT,     /* int, false for what is true here */
   TFPI_KEY_REAL,    /* double, written with a point or exponent */
   TFPI_KEY_ID,      /* int32_t, null for -1 */
   TFPI_KEY_ROWS,    /* int64_t: max_positions and the offset rows in front (BERT, RoBERTa) */
@@ -17863,6 +18053,7 @@ static const tfpi_key tfpi_keys[] = {
     {TFPI_IN_GPT2, "attn_pdrop", TFPI_KEY_REAL, TFPI_FIELD(attention_dropout)},
     {TFPI_IN_GPTS, "layer_norm_epsilon", TFPI_KEY_REAL, TFPI_FIELD(norm_eps)},
     {TFPI_IN_GPT2, "scale_attn_by_inverse_layer_idx", TFPI_KEY_FLAG, TFPI_FIELD(scale_by_layer)},
+    {TFPI_IN_GPT2, "scale_attn_weights", TFPI_KEY_NOT, TFPI_FIELD(unscaled_attention)},
     {TFPI_IN_BLOOM, "apply_residual_connection_post_layernorm", TFPI_KEY_FLAG,
      TFPI_FIELD(residual_after_norm)},
     {TFPI_IN_BLOOM, "hidden_dropout", TFPI_KEY_REAL, TFPI_FIELD(dropout)},
@@ -17891,6 +18082,8 @@ static const tfpi_key tfpi_keys[] = {
     {TFPI_IN_BART, "max_position_embeddings", TFPI_KEY_SIZE, TFPI_FIELD(max_positions)},
     {TFPI_IN_BART, "dropout", TFPI_KEY_REAL, TFPI_FIELD(dropout)},
     {TFPI_IN_BART, "activation_dropout", TFPI_KEY_REAL, TFPI_FIELD(activation_dropout)},
+    {TFPI_IN_BART, "encoder_layerdrop", TFPI_KEY_REAL, TFPI_FIELD(layerdrop)},
+    {TFPI_IN_BART, "decoder_layerdrop", TFPI_KEY_REAL, TFPI_FIELD(layerdrop)},
     {TFPI_IN_BART, "init_std", TFPI_KEY_REAL, TFPI_FIELD(init_std)},
     {TFPI_IN_BART, "scale_embedding", TFPI_KEY_FLAG, TFPI_FIELD(scale_embedding)},
 };
@@ -17916,24 +18109,60 @@ static const tfpi_alias tfpi_aliases[] = {
 };
 static const char *const tfpi_act_names[] = {NULL, "relu", "gelu", "gelu_new", "silu", "tanh"};
 
-/* Class names of the reference; NULL where it has none. */
+/* Class names of the reference, and what they are here. */
+typedef struct tfpi_class {
+  const char *name;
+  tfp_family family;
+  tfp_arch arch;
+  tfp_head head;
+} tfpi_class;
+static const tfpi_class tfpi_classes[] = {
+  {"BertModel", TFP_BERT, TFP_ENCODER, TFP_HEAD_NONE},
+  {"BertForPreTraining", TFP_BERT, TFP_ENCODER, TFP_HEAD_PRETRAINING},
+  {"BertForMaskedLM", TFP_BERT, TFP_ENCODER, TFP_HEAD_LM},
+  {"BertForNextSentencePrediction", TFP_BERT, TFP_ENCODER, TFP_HEAD_NSP},
+  {"BertForSequenceClassification", TFP_BERT, TFP_ENCODER, TFP_HEAD_CLASS},
+  {"BertForTokenClassification", TFP_BERT, TFP_ENCODER, TFP_HEAD_TAG},
+  {"BertForQuestionAnswering", TFP_BERT, TFP_ENCODER, TFP_HEAD_QA},
+  {"BertForMultipleChoice", TFP_BERT, TFP_ENCODER, TFP_HEAD_CHOICE},
+  {"RobertaModel", TFP_ROBERTA, TFP_ENCODER, TFP_HEAD_NONE},
+  {"RobertaForMaskedLM", TFP_ROBERTA, TFP_ENCODER, TFP_HEAD_LM},
+  {"RobertaForSequenceClassification", TFP_ROBERTA, TFP_ENCODER, TFP_HEAD_CLASS},
+  {"RobertaForTokenClassification", TFP_ROBERTA, TFP_ENCODER, TFP_HEAD_TAG},
+  {"RobertaForQuestionAnswering", TFP_ROBERTA, TFP_ENCODER, TFP_HEAD_QA},
+  {"RobertaForMultipleChoice", TFP_ROBERTA, TFP_ENCODER, TFP_HEAD_CHOICE},
+  {"GPT2Model", TFP_GPT2, TFP_DECODER, TFP_HEAD_NONE},
+  {"GPT2LMHeadModel", TFP_GPT2, TFP_DECODER, TFP_HEAD_LM},
+  {"GPT2ForSequenceClassification", TFP_GPT2, TFP_DECODER, TFP_HEAD_CLASS},
+  {"GPT2ForTokenClassification", TFP_GPT2, TFP_DECODER, TFP_HEAD_TAG},
+  {"GPT2ForQuestionAnswering", TFP_GPT2, TFP_DECODER, TFP_HEAD_QA},
+  {"BloomModel", TFP_BLOOM, TFP_DECODER, TFP_HEAD_NONE},
+  {"BloomForCausalLM", TFP_BLOOM, TFP_DECODER, TFP_HEAD_LM},
+  {"BloomForSequenceClassification", TFP_BLOOM, TFP_DECODER, TFP_HEAD_CLASS},
+  {"BloomForTokenClassification", TFP_BLOOM, TFP_DECODER, TFP_HEAD_TAG},
+  {"BloomForQuestionAnswering", TFP_BLOOM, TFP_DECODER, TFP_HEAD_QA},
+  {"T5Model", TFP_T5, TFP_SEQ2SEQ, TFP_HEAD_NONE},
+  {"T5EncoderModel", TFP_T5, TFP_ENCODER, TFP_HEAD_NONE},
+  {"T5ForConditionalGeneration", TFP_T5, TFP_SEQ2SEQ, TFP_HEAD_LM},
+  {"T5ForSequenceClassification", TFP_T5, TFP_SEQ2SEQ, TFP_HEAD_CLASS},
+  {"T5ForTokenClassification", TFP_T5, TFP_ENCODER, TFP_HEAD_TAG},
+  {"T5ForQuestionAnswering", TFP_T5, TFP_SEQ2SEQ, TFP_HEAD_QA},
+  {"BartModel", TFP_BART, TFP_SEQ2SEQ, TFP_HEAD_NONE},
+  {"BartForConditionalGeneration", TFP_BART, TFP_SEQ2SEQ, TFP_HEAD_LM},
+  {"BartForSequenceClassification", TFP_BART, TFP_SEQ2SEQ, TFP_HEAD_CLASS},
+  {"BartForQuestionAnswering", TFP_BART, TFP_SEQ2SEQ, TFP_HEAD_QA},
+  {"BartForCausalLM", TFP_BART, TFP_DECODER, TFP_HEAD_LM},
+};
 static const char *tfpi_architecture(const tfp_config *c) {
-  static const char *const names[TFP_FAMILY_COUNT][TFP_HEAD_COUNT] = {
-      {"BertModel", "BertForMaskedLM", "BertForSequenceClassification",
-       "BertForTokenClassification", "BertForQuestionAnswering"},
-      {"RobertaModel", "RobertaForMaskedLM", "RobertaForSequenceClassification",
-       "RobertaForTokenClassification", "RobertaForQuestionAnswering"},
-      {"GPT2Model", "GPT2LMHeadModel", "GPT2ForSequenceClassification",
-       "GPT2ForTokenClassification", "GPT2ForQuestionAnswering"},
-      {"BloomModel", "BloomForCausalLM", "BloomForSequenceClassification",
-       "BloomForTokenClassification", "BloomForQuestionAnswering"},
-      {"T5Model", "T5ForConditionalGeneration", "T5ForSequenceClassification",
-       "T5ForTokenClassification", "T5ForQuestionAnswering"},
-      {"BartModel", "BartForConditionalGeneration", "BartForSequenceClassification", NULL,
-       "BartForQuestionAnswering"},
-  };
-  return names[c->family][c->head];
+  int i;
+  for (i = 0; i < TFPI_COUNT(tfpi_classes); i++) {
+    const tfpi_class *k = &tfpi_classes[i];
+    if (k->family == c->family && k->arch == c->arch && k->head == c->head) return k->name;
+  }
+  return NULL;
 }
+static const char *const tfpi_problems[] = {"single_label_classification", "regression",
+                                            "multi_label_classification"};
 
 static void tfpi_put_config_value(tfp_json_writer *w, const tfpi_key *k, const tfp_config *c) {
   const char *at = (const char *)c + k->offset;
@@ -17944,6 +18173,7 @@ static void tfpi_put_config_value(tfp_json_writer *w, const tfpi_key *k, const t
       tfp_json_put_int(w, *(const int64_t *)(const void *)at + c->position_offset);
       break;
     case TFPI_KEY_FLAG: tfp_json_put_bool(w, *(const int *)(const void *)at); break;
+    case TFPI_KEY_NOT: tfp_json_put_bool(w, !*(const int *)(const void *)at); break;
     case TFPI_KEY_REAL: tfp_json_put_double(w, *(const double *)(const void *)at); break;
     case TFPI_KEY_ACT:
       tfp_json_put_text(w, tfpi_act_names[*(const tfp_activation *)(const void *)at], -1);
@@ -17953,59 +18183,91 @@ static void tfpi_put_config_value(tfp_json_writer *w, const tfpi_key *k, const t
       else tfp_json_put_int(w, *(const int32_t *)(const void *)at);
   }
 }
-/* Keys that are no plain field; each comes where it stands in alphabetical order. */
-static void tfpi_put_labels(tfp_json_writer *w, const tfp_config *c, int by_id) {
+/* What config.json says beside the configuration. */
+typedef struct tfpi_config_notes {
+  const char *const *labels; /* names of classes, or NULL */
+  tfp_st_dtype dtype;        /* of the weights beside it */
+} tfpi_config_notes;
+
+static void tfpi_put_labels(tfp_json_writer *w, const tfp_config *c, const tfpi_config_notes *notes,
+                            int by_id) {
   int64_t i;
   char name[32], number[24];
-  tfp_json_key(w, by_id ? "id2label" : "label2id", -1);
   tfp_json_begin_object(w);
   for (i = 0; i < c->num_labels; i++) {
+    const char *label = notes->labels ? notes->labels[i] : name;
     tfpi_format(name, sizeof name, "LABEL_%i", i);
     tfpi_format(number, sizeof number, "%i", i);
-    tfp_json_key(w, by_id ? number : name, -1);
-    if (by_id) tfp_json_put_text(w, name, -1);
+    tfp_json_key(w, by_id ? number : label, -1);
+    if (by_id) tfp_json_put_text(w, label, -1);
     else tfp_json_put_int(w, i);
   }
   tfp_json_end_object(w);
 }
-typedef struct tfpi_extra { int families; const char *key; } tfpi_extra;
+/* Keys that are no plain field; each comes where it stands in alphabetical order. */
+typedef enum tfpi_extra_kind {
+  TFPI_EXTRA_CLASS,
+  TFPI_EXTRA_DTYPE,
+  TFPI_EXTRA_FEED_FORWARD,
+  TFPI_EXTRA_NAMES,
+  TFPI_EXTRA_IDS,
+  TFPI_EXTRA_SEQ2SEQ,
+  TFPI_EXTRA_DECODER,
+  TFPI_EXTRA_TYPE,
+  TFPI_EXTRA_PROBLEM,
+  TFPI_EXTRA_TIED
+} tfpi_extra_kind;
+typedef struct tfpi_extra {
+  int families;
+  const char *key;
+  tfpi_extra_kind kind;
+} tfpi_extra;
 static const tfpi_extra tfpi_extras[] = {
-    {TFPI_IN_ALL, "architectures"},
-    {TFPI_IN_ALL, "dtype"},
-    {TFPI_IN_T5, "feed_forward_proj"},
-    {TFPI_IN_ALL, "id2label"},
-    {TFPI_IN_T5 | TFPI_IN_BART, "is_encoder_decoder"},
-    {TFPI_IN_ALL, "label2id"},
-    {TFPI_IN_ALL, "model_type"},
-    {TFPI_IN_ALL, "tie_word_embeddings"},
+  {TFPI_IN_ALL, "architectures", TFPI_EXTRA_CLASS},
+  {TFPI_IN_ALL, "dtype", TFPI_EXTRA_DTYPE},
+  {TFPI_IN_T5, "feed_forward_proj", TFPI_EXTRA_FEED_FORWARD},
+  {TFPI_IN_ALL, "id2label", TFPI_EXTRA_NAMES},
+  {TFPI_IN_BART, "is_decoder", TFPI_EXTRA_DECODER},
+  {TFPI_IN_T5 | TFPI_IN_BART, "is_encoder_decoder", TFPI_EXTRA_SEQ2SEQ},
+  {TFPI_IN_ALL, "label2id", TFPI_EXTRA_IDS},
+  {TFPI_IN_ALL, "model_type", TFPI_EXTRA_TYPE},
+  {TFPI_IN_ALL, "problem_type", TFPI_EXTRA_PROBLEM},
+  {TFPI_IN_ALL, "tie_word_embeddings", TFPI_EXTRA_TIED},
 };
-static void tfpi_put_extra(tfp_json_writer *w, const char *key, const tfp_config *c) {
-  if (key[0] == 'i' && key[1] == 'd') {
-    tfpi_put_labels(w, c, 1);
-    return;
-  }
-  if (key[0] == 'l') {
-    tfpi_put_labels(w, c, 0);
-    return;
-  }
-  tfp_json_key(w, key, -1);
-  if (key[0] == 'a') {
-    const char *name = tfpi_architecture(c);
-    tfp_json_begin_array(w);
-    tfp_json_put_text(w, name ? name : "unknown", -1);
-    tfp_json_end_array(w);
-  } else if (key[0] == 'd') {
-    tfp_json_put_text(w, "float32", -1);
-  } else if (key[0] == 'f') {
-    char text[32]; /* gated-gelu is the reference's name for a gate with gelu_new */
-    const char *act =
-        c->gated && c->activation == TFP_ACT_GELU_NEW ? "gelu" : tfpi_act_names[c->activation];
-    tfpi_format(text, sizeof text, "%s%s", c->gated ? "gated-" : "", act);
-    tfp_json_put_text(w, text, -1);
-  } else if (key[0] == 'm') {
-    tfp_json_put_text(w, tfp_family_name(c->family), -1);
-  } else {
-    tfp_json_put_bool(w, key[0] == 'i' || c->tied);
+static void tfpi_put_feed_forward(tfp_json_writer *w, const tfp_config *c) {
+  char text[32]; /* gated-gelu is the reference's name for a gate with gelu_new */
+  const char *act =
+    c->gated && c->activation == TFP_ACT_GELU_NEW ? "gelu" : tfpi_act_names[c->activation];
+  tfpi_format(text, sizeof text, "%s%s", c->gated ? "gated-" : "", act);
+  tfp_json_put_text(w, text, -1);
+}
+static void tfpi_put_extra(tfp_json_writer *w, const tfpi_extra *x, const tfp_config *c,
+                           const tfpi_config_notes *notes) {
+  const char *name = tfpi_architecture(c);
+  const tfp_st_dtype t = notes->dtype;
+  tfp_json_key(w, x->key, -1);
+  switch (x->kind) {
+    case TFPI_EXTRA_CLASS:
+      tfp_json_begin_array(w);
+      tfp_json_put_text(w, name, -1);
+      tfp_json_end_array(w);
+      break;
+    case TFPI_EXTRA_DTYPE:
+      tfp_json_put_text(
+        w, t == TFP_ST_BF16 ? "bfloat16" : t == TFP_ST_F16 ? "float16" : "float32", -1);
+      break;
+    case TFPI_EXTRA_FEED_FORWARD: tfpi_put_feed_forward(w, c); break;
+    case TFPI_EXTRA_NAMES:
+    case TFPI_EXTRA_IDS: tfpi_put_labels(w, c, notes, x->kind == TFPI_EXTRA_NAMES); break;
+    case TFPI_EXTRA_SEQ2SEQ: tfp_json_put_bool(w, c->arch == TFP_SEQ2SEQ); break;
+    case TFPI_EXTRA_DECODER: tfp_json_put_bool(w, c->arch == TFP_DECODER); break;
+    case TFPI_EXTRA_TYPE: tfp_json_put_text(w, tfp_family_name(c->family), -1); break;
+    case TFPI_EXTRA_PROBLEM:
+      if (c->head == TFP_HEAD_CLASS && c->problem)
+        tfp_json_put_text(w, tfpi_problems[c->problem], -1);
+      else tfp_json_put_null(w);
+      break;
+    case TFPI_EXTRA_TIED: tfp_json_put_bool(w, c->tied && !c->own_words);
   }
 }
 
@@ -18015,13 +18277,18 @@ static tfp_status tfpi_model_path(tfp_ctx *ctx, char *path, size_t bytes, const 
   return tfpi_fail(ctx, TFP_ERR_ARG, "the path of %s in '%s' is longer than %u bytes", name, dir,
                    (uint64_t)bytes);
 }
-TFP_API tfp_status tfp_config_save(tfp_ctx *ctx, const tfp_config *c, const char *dir) {
+static tfp_status tfpi_write_config(tfp_ctx *ctx, const tfp_config *c,
+                                    const tfpi_config_notes *notes, const char *dir) {
   tfp_json_writer *w;
   char path[1024];
   const char *last = "", *next;
   int i, is_extra, at;
   if (ctx->status || tfpi_model_path(ctx, path, sizeof path, dir, "config.json"))
     return ctx->status;
+  if (!tfpi_architecture(c))
+    return tfpi_fail(ctx, TFP_ERR_UNSUPPORTED,
+                     "'%s': the reference has no class for %s with stacks %d and head %d", path,
+                     tfp_family_name(c->family), (int)c->arch, (int)c->head);
   w = tfp_json_writer_open(ctx, TFP_JSON_PRETTY);
   tfp_json_begin_object(w);
   for (;;) { /* keys in alphabetical order, as the reference sorts them: each time the next one */
@@ -18035,7 +18302,7 @@ TFP_API tfp_status tfp_config_save(tfp_ctx *ctx, const tfp_config *c, const char
           (!next || strcmp(tfpi_extras[i].key, next) < 0))
         next = tfpi_extras[i].key, at = i, is_extra = 1;
     if (!next) break;
-    if (is_extra) tfpi_put_extra(w, next, c);
+    if (is_extra) tfpi_put_extra(w, &tfpi_extras[at], c, notes);
     else tfpi_put_config_value(w, &tfpi_keys[at], c);
     last = next;
   }
@@ -18058,6 +18325,11 @@ TFP_API tfp_status tfp_config_save(tfp_ctx *ctx, const tfp_config *c, const char
   tfp_json_writer_save(w, path);
   tfp_json_writer_close(w);
   return ctx->status;
+}
+TFP_API tfp_status tfp_config_save(tfp_ctx *ctx, const tfp_config *c, const char *dir) {
+  tfpi_config_notes notes;
+  notes.labels = NULL, notes.dtype = TFP_ST_F32;
+  return tfpi_write_config(ctx, c, &notes, dir);
 }
 
 static tfp_status tfpi_get_activation(tfp_ctx *ctx, const char *path, const char *key,
@@ -18092,8 +18364,9 @@ static tfp_status tfpi_get_config_value(tfp_ctx *ctx, const char *path, const tf
         *(int64_t *)(void *)at = v->integer - (k->type == TFPI_KEY_ROWS ? c->position_offset : 0);
       break;
     case TFPI_KEY_FLAG:
+    case TFPI_KEY_NOT:
       fits = v->type == TFP_JSON_BOOL;
-      if (fits) *(int *)(void *)at = (int)v->integer;
+      if (fits) *(int *)(void *)at = (k->type == TFPI_KEY_NOT) != (v->integer != 0);
       break;
     case TFPI_KEY_REAL:
       fits = v->type == TFP_JSON_FLOAT || v->type == TFP_JSON_INT;
@@ -18112,28 +18385,97 @@ static tfp_status tfpi_get_config_value(tfp_ctx *ctx, const char *path, const tf
               : tfpi_fail(ctx, TFP_ERR_FORMAT, "'%s': \"%s\" at byte %i is not of its type", path,
                           k->key, v->offset);
 }
-/* What "architectures" says of the head; language modelling if it says nothing. */
-static tfp_status tfpi_get_head(tfp_ctx *ctx, const char *path, const tfp_json *root,
-                                tfp_config *c) {
+/* What "architectures" says of the stacks and the head; language modelling if it says nothing. */
+static tfp_status tfpi_get_class(tfp_ctx *ctx, const char *path, const tfp_json *root,
+                                 tfp_config *c) {
   const tfp_json *list = tfp_json_get(root, "architectures"),
                  *name = list ? tfp_json_at(list, 0) : NULL;
-  int h;
+  int i;
   if (!name || name->type != TFP_JSON_STRING) return TFP_OK;
-  for (h = 0; h < TFP_HEAD_COUNT; h++) {
-    const char *known;
-    c->head = (tfp_head)h;
-    known = tfpi_architecture(c);
-    if (known && !strcmp(known, name->text)) return TFP_OK;
+  for (i = 0; i < TFPI_COUNT(tfpi_classes); i++) {
+    const tfpi_class *k = &tfpi_classes[i];
+    if (k->family != c->family || strcmp(k->name, name->text)) continue;
+    c->head = k->head, c->arch = k->arch;
+    if (c->arch == TFP_ENCODER) c->decoder_layers = 0;
+    if (c->arch == TFP_DECODER) c->encoder_layers = 0;
+    if (c->family == TFP_BART && c->arch == TFP_DECODER) c->output_bias = 0;
+    return TFP_OK;
   }
   return tfpi_fail(ctx, TFP_ERR_UNSUPPORTED, "'%s': architecture %s is not known for %s", path,
                    name->text, tfp_family_name(c->family));
 }
+/* Keys that change the mathematics and have one value here. */
+static tfp_status tfpi_refuse_config(tfp_ctx *ctx, const char *path, const tfp_json *root,
+                                     const tfp_config *c) {
+  static const tfpi_extra flags[] = {
+    {TFPI_IN_ALL, "add_cross_attention", TFPI_EXTRA_TIED},
+    {TFPI_IN_ALL, "tie_encoder_decoder", TFPI_EXTRA_TIED},
+    {TFPI_IN_BERTS, "is_decoder", TFPI_EXTRA_TIED},
+  };
+  const tfp_json *v;
+  const char *how;
+  int i;
+  for (i = 0; i < TFPI_COUNT(flags); i++)
+    if (flags[i].families & 1 << c->family && tfp_json_get_bool(root, flags[i].key, 0))
+      return tfpi_fail(ctx, TFP_ERR_UNSUPPORTED,
+                       "'%s': \"%s\" is true; only false can be computed", path, flags[i].key);
+  how = tfp_json_get_text(root, "position_embedding_type", "absolute");
+  if (TFPI_IN_BERTS & 1 << c->family && strcmp(how, "absolute"))
+    return tfpi_fail(ctx, TFP_ERR_UNSUPPORTED,
+                     "'%s': \"position_embedding_type\" is \"%s\"; known is \"absolute\"", path,
+                     how);
+  v = tfp_json_get(root, "pruned_heads");
+  if (v && v->type == TFP_JSON_OBJECT && v->count)
+    return tfpi_fail(ctx, TFP_ERR_UNSUPPORTED, "'%s': \"pruned_heads\" of %i layers", path,
+                     v->count);
+  return TFP_OK;
+}
+/* T5's activation: what the derived keys say, where they are there, wins over feed_forward_proj. */
+static tfp_status tfpi_get_feed_forward(tfp_ctx *ctx, const char *path, const tfp_json *root,
+                                        tfp_config *c) {
+  const char *ff = tfp_json_get_text(root, "feed_forward_proj", "relu"), *act = ff;
+  c->gated = !strncmp(ff, "gated-", 6);
+  if (c->gated) act = !strcmp(ff + 6, "gelu") ? "gelu_new" : ff + 6;
+  act = tfp_json_get_text(root, "dense_act_fn", act);
+  c->gated = tfp_json_get_bool(root, "is_gated_act", c->gated);
+  return tfpi_get_activation(ctx, path, "feed_forward_proj", act, &c->activation);
+}
+static tfp_status tfpi_get_labels(tfp_ctx *ctx, const char *path, const tfp_json *root,
+                                  tfp_config *c) {
+  const tfp_json *names = tfp_json_get(root, "id2label");
+  const char *problem = tfp_json_get_text(root, "problem_type", tfpi_problems[0]);
+  int i;
+  c->num_labels = tfp_json_get_int(root, "num_labels", c->num_labels);
+  if (names && names->type == TFP_JSON_OBJECT) c->num_labels = names->count;
+  for (i = 0; i < TFPI_COUNT(tfpi_problems); i++)
+    if (!strcmp(problem, tfpi_problems[i])) c->problem = (tfp_problem)i;
+  if (strcmp(problem, tfpi_problems[c->problem]))
+    return tfpi_fail(ctx, TFP_ERR_UNSUPPORTED, "'%s': problem_type \"%s\"", path, problem);
+  return TFP_OK;
+}
+static tfp_status tfpi_get_keys(tfp_ctx *ctx, const char *path, const tfp_json *root,
+                                tfp_config *c) {
+  const int family = 1 << c->family;
+  int i, k;
+  for (i = 0; i < TFPI_COUNT(tfpi_keys); i++) {
+    const tfp_json *v =
+      tfpi_keys[i].families & family ? tfp_json_get(root, tfpi_keys[i].key) : NULL;
+    if (v && tfpi_get_config_value(ctx, path, v, &tfpi_keys[i], c)) return ctx->status;
+  }
+  for (i = 0; i < TFPI_COUNT(tfpi_aliases); i++) {
+    const tfp_json *v =
+      tfpi_aliases[i].families & family ? tfp_json_get(root, tfpi_aliases[i].alias) : NULL;
+    for (k = 0; v && k < TFPI_COUNT(tfpi_keys); k++)
+      if (tfpi_keys[k].families & family && !strcmp(tfpi_keys[k].key, tfpi_aliases[i].key) &&
+          tfpi_get_config_value(ctx, path, v, &tfpi_keys[k], c)) return ctx->status;
+  }
+  return TFP_OK;
+}
 static tfp_status tfpi_get_config(tfp_ctx *ctx, const char *path, const tfp_json *root,
                                   tfp_config *c) {
-  const char *type = tfp_json_get_text(root, "model_type", ""), *ff;
-  const tfp_json *labels;
+  const char *type = tfp_json_get_text(root, "model_type", "");
   const int family = tfp_family_from_name(type);
-  int i;
+  double drop;
   if (family < 0)
     return tfpi_fail(ctx, TFP_ERR_UNSUPPORTED,
                      "'%s': model_type \"%s\"; known are bert, roberta, gpt2, bloom, t5, bart",
@@ -18142,33 +18484,19 @@ static tfp_status tfpi_get_config(tfp_ctx *ctx, const char *path, const tfp_json
   c->classifier_dropout = -1;
   if (c->family == TFP_ROBERTA)
     c->position_offset = (int)tfp_json_get_int(root, "pad_token_id", 1) + 1;
-  for (i = 0; i < TFPI_COUNT(tfpi_keys); i++) {
-    const tfp_json *v =
-        tfpi_keys[i].families & 1 << family ? tfp_json_get(root, tfpi_keys[i].key) : NULL;
-    if (v && tfpi_get_config_value(ctx, path, v, &tfpi_keys[i], c)) return ctx->status;
-  }
-  for (i = 0; i < TFPI_COUNT(tfpi_aliases); i++) {
-    const tfp_json *v = tfpi_aliases[i].families & 1 << family
-                            ? tfp_json_get(root, tfpi_aliases[i].alias) : NULL;
-    int k;
-    for (k = 0; v && k < TFPI_COUNT(tfpi_keys); k++)
-      if (tfpi_keys[k].families & 1 << family && !strcmp(tfpi_keys[k].key, tfpi_aliases[i].key) &&
-          tfpi_get_config_value(ctx, path, v, &tfpi_keys[k], c)) return ctx->status;
-  }
+  if (tfpi_refuse_config(ctx, path, root, c) || tfpi_get_keys(ctx, path, root, c))
+    return ctx->status;
+  c->tied = tfp_json_get_bool(root, "tie_word_embeddings", 1);
+  drop = tfp_json_get_number(root, "encoder_layerdrop", 0);
+  if (family == TFP_BART && drop > c->layerdrop) c->layerdrop = drop; /* the larger of the two */
   if (family == TFP_T5) {
     c->attention_dropout = c->dropout; /* one rate for all */
     if (!c->decoder_layers) c->decoder_layers = c->encoder_layers;
-    ff = tfp_json_get_text(root, "feed_forward_proj", "relu");
-    c->gated = !strncmp(ff, "gated-", 6);
-    if (tfpi_get_activation(ctx, path, "feed_forward_proj", c->gated ? ff + 6 : ff, &c->activation))
-      return ctx->status;
-    if (c->gated && c->activation == TFP_ACT_GELU) c->activation = TFP_ACT_GELU_NEW;
-    c->scale_logits = tfp_json_get_bool(root, "scale_decoder_outputs",
-                                        tfp_json_get_bool(root, "tie_word_embeddings", 1));
+    if (tfpi_get_feed_forward(ctx, path, root, c)) return ctx->status;
+    c->scale_logits = tfp_json_get_bool(root, "scale_decoder_outputs", c->tied);
   }
   if (c->classifier_dropout < 0) /* not given: the encoders' own rate, a tenth for decoders */
     c->classifier_dropout = c->arch == TFP_ENCODER ? c->dropout : c->arch == TFP_DECODER ? 0.1 : 0;
-  c->tied = tfp_json_get_bool(root, "tie_word_embeddings", 1);
   if (family == TFP_BART) {
     c->num_labels = 3;
     if (c->heads != tfp_json_get_int(root, "encoder_attention_heads", c->heads) ||
@@ -18176,12 +18504,8 @@ static tfp_status tfpi_get_config(tfp_ctx *ctx, const char *path, const tfp_json
       return tfpi_fail(ctx, TFP_ERR_UNSUPPORTED,
                        "'%s': encoder and decoder differ in heads or feed-forward width", path);
   }
-  c->num_labels = tfp_json_get_int(root, "num_labels", c->num_labels);
-  labels = tfp_json_get(root, "id2label");
-  if (labels && labels->type == TFP_JSON_OBJECT) c->num_labels = labels->count;
-  if (tfp_json_get_bool(root, "is_decoder", 0) && (family == TFP_BERT || family == TFP_ROBERTA))
-    return tfpi_fail(ctx, TFP_ERR_UNSUPPORTED, "'%s': is_decoder with %s", path, type);
-  return tfpi_get_head(ctx, path, root, c);
+  if (tfpi_get_labels(ctx, path, root, c)) return ctx->status;
+  return tfpi_get_class(ctx, path, root, c);
 }
 TFP_API tfp_status tfp_config_load(tfp_ctx *ctx, const char *dir, tfp_config *config) {
   char path[1024];
@@ -18230,11 +18554,14 @@ static const tfpi_name tfpi_names[] = {
     {TFPI_IN_BERT, 0, "lm_dense", "cls.predictions.transform.dense", TFPI_WHOLE, 0, 1},
     {TFPI_IN_BERT, 0, "lm_norm", "cls.predictions.transform.LayerNorm", TFPI_WHOLE, 0, 1},
     {TFPI_IN_BERT, 0, "lm", "cls.predictions", TFPI_WHOLE, 0, 1},
-    {TFPI_IN_BERT, 1, "class_dense", "pooler.dense", TFPI_WHOLE, 0, 1},
+    {TFPI_IN_BERT, 0, "lm_spare", "cls.predictions", TFPI_WHOLE, 0, 1},
+    {TFPI_IN_BERT, 0, "next", "cls.seq_relationship", TFPI_WHOLE, 0, 1},
+    {TFPI_IN_BERTS, 1, "pooler", "pooler.dense", TFPI_WHOLE, 0, 1},
     {TFPI_IN_BERT, 0, "class", "classifier", TFPI_WHOLE, 0, 1},
     {TFPI_IN_ROBERTA, 0, "lm_dense", "lm_head.dense", TFPI_WHOLE, 0, 1},
     {TFPI_IN_ROBERTA, 0, "lm_norm", "lm_head.layer_norm", TFPI_WHOLE, 0, 1},
     {TFPI_IN_ROBERTA, 0, "lm", "lm_head", TFPI_WHOLE, 0, 1},
+    {TFPI_IN_ROBERTA, 0, "lm_spare", "lm_head", TFPI_WHOLE, 0, 1},
     {TFPI_IN_ROBERTA, 0, "class_dense", "classifier.dense", TFPI_WHOLE, 0, 1},
     {TFPI_IN_ROBERTA, 0, "class", "classifier.out_proj", TFPI_WHOLE, 0, 1},
     {TFPI_IN_GPT2, 1, "word", "wte", TFPI_WHOLE, 0, 1},
@@ -18258,6 +18585,8 @@ static const tfpi_name tfpi_names[] = {
     {TFPI_IN_GPTS | TFPI_IN_T5 | TFPI_IN_BART, 0, "lm", "lm_head", TFPI_WHOLE, 0, 1},
     {TFPI_IN_GPTS, 0, "class", "score", TFPI_WHOLE, 0, 1},
     {TFPI_IN_T5 | TFPI_IN_BART, 1, "word", "shared", TFPI_WHOLE, 0, 1},
+    {TFPI_IN_BART, 1, "encoder.word", "encoder.embed_tokens", TFPI_WHOLE, 0, 1},
+    {TFPI_IN_BART, 1, "decoder.word", "decoder.embed_tokens", TFPI_WHOLE, 0, 1},
     {TFPI_IN_T5, 1, "encoder.relative",
      "encoder.block.0.layer.0.SelfAttention.relative_attention_bias", TFPI_WHOLE, 0, 1},
     {TFPI_IN_T5, 1, "decoder.relative",
@@ -18332,6 +18661,7 @@ static const tfpi_name tfpi_names[] = {
     {TFPI_IN_T5 | TFPI_IN_BART, 0, "class_dense", "classification_head.dense", TFPI_WHOLE, 0, 1},
     {TFPI_IN_T5 | TFPI_IN_BART, 0, "class", "classification_head.out_proj", TFPI_WHOLE, 0, 1},
     {TFPI_IN_ALL, 0, "tag", "classifier", TFPI_WHOLE, 0, 1},
+    {TFPI_IN_BERTS, 0, "choice", "classifier", TFPI_WHOLE, 0, 1},
     {TFPI_IN_ALL, 0, "qa", "qa_outputs", TFPI_WHOLE, 0, 1},
 };
 
@@ -18361,7 +18691,12 @@ static int tfpi_matches(const char *name, const char *pattern, int64_t *layer) {
 }
 
 /* A tensor of a file: its name, and the part of the parameter that it is. */
-typedef struct tfpi_hub_tensor { char name[160], bare[160]; tfp_tensor view; } tfpi_hub_tensor;
+typedef struct tfpi_hub_tensor {
+  char name[160], bare[160];
+  const tfp_param *param;
+  tfp_tensor view;
+  int optional; /* files without it mean zeros, or what is never read */
+} tfpi_hub_tensor;
 
 static void tfpi_hub_view(tfp_tensor *v, const tfp_config *c, const tfpi_name *row) {
   const int64_t H = c->heads, D = c->head_dim;
@@ -18386,56 +18721,69 @@ static void tfpi_hub_view(tfp_tensor *v, const tfp_config *c, const tfpi_name *r
     v->ndim = two ? 4 : 3;
   }
 }
+/* The bare name of a tensor: the row's words, the layer's number, and what the row cannot say. */
+static void tfpi_bare_name(const tfp_config *c, const tfpi_name *row, const char *ours,
+                           int64_t layer, char *out, size_t bytes) {
+  const char *theirs = row->theirs, *percent, *more = "";
+  const int is_head = !strcmp(row->ours, "lm"), is_weight = tfpi_ends_with(ours, ".w");
+  char base[140], number[24];
+  if (c->family == TFP_BART && c->arch == TFP_DECODER && !strcmp(row->ours, "word"))
+    theirs = "decoder.embed_tokens"; /* there is nobody to share it with */
+  if (is_head && c->output_bias == 1 && (is_weight || !c->tied))
+    more = ".decoder"; /* of encoders; the bias is the head's own only where it is not tied */
+  if (c->gated && tfpi_ends_with(row->ours, ".up")) more = "_1";
+  percent = strchr(theirs, '%');
+  tfpi_format(base, sizeof base, "%s", theirs);
+  tfpi_format(number, sizeof number, "%i", layer);
+  if (percent) base[percent - theirs] = 0;
+  if (is_head && c->output_bias == 2 && !is_weight)
+    tfpi_format(out, bytes, "final_logits_bias");
+  else
+    tfpi_format(out, bytes, "%s%s%s%s%s", base, percent ? number : "", percent ? percent + 1 : "",
+                more, is_weight ? ".weight" : ".bias");
+}
 /* The i-th tensor (over parameters, then rows of the table) that a file of this model has; 0 behind
- * the last. of_grad: the gradient's part instead of the parameter's. */
+ * the last. of_grad: the gradient's part instead of the parameter's, where there is one. */
 static int tfpi_hub_next(const tfp_model *m, const tfp_param **p, int *row, int of_grad,
                          tfpi_hub_tensor *out) {
   const tfp_config *c = &m->config;
   for (; *p; *p = (*p)->next, *row = 0)
-    for (; *row < TFPI_COUNT(tfpi_names); (*row)++) {
+    for (; *row < TFPI_COUNT(tfpi_names) && !(of_grad && (*p)->frozen); (*row)++) {
       const tfpi_name *r = &tfpi_names[*row];
       tfpi_name used = *r;
-      const char *suffix = (*p)->name[strlen((*p)->name) - 1] == 'w' ? ".weight" : ".bias",
-                 *theirs = r->theirs, *percent;
-      char number[24], base[140];
       int64_t layer;
       if (!(r->families & 1 << c->family) || !tfpi_matches((*p)->name, r->ours, &layer)) continue;
-      if (c->family == TFP_BART && !strcmp((*p)->name, "lm.b"))
-        theirs = "final_logits_bias", suffix = "", used.part = TFPI_ONE_ROW;
-      if (c->family == TFP_BERT && !strcmp((*p)->name, "lm.w")) theirs = "cls.predictions.decoder";
-      percent = strchr(theirs, '%');
-      tfpi_format(number, sizeof number, "%i", layer);
-      memcpy(base, theirs, strlen(theirs) + 1);
-      if (percent) {
-        base[percent - theirs] = 0;
-        tfpi_format(out->bare, sizeof out->bare, "%s%s%s", base, number, percent + 1);
-      } else {
-        tfpi_format(out->bare, sizeof out->bare, "%s", base);
-      }
-      if (c->gated && tfpi_ends_with(out->bare, ".wi"))
-        tfpi_format(out->bare + strlen(out->bare), 8, "_1");
-      tfpi_format(out->bare + strlen(out->bare), sizeof out->bare - strlen(out->bare), "%s",
-                  suffix);
+      tfpi_bare_name(c, r, (*p)->name, layer, out->bare, sizeof out->bare);
       tfpi_format(out->name, sizeof out->name, "%s%s", r->base ? tfpi_prefix(c) : "", out->bare);
+      if (!strcmp(out->bare, "final_logits_bias")) used.part = TFPI_ONE_ROW;
+      out->param = *p;
       memcpy(&out->view, of_grad ? (*p)->tensor->grad : (*p)->tensor, sizeof out->view);
       tfpi_hub_view(&out->view, c, &used);
+      out->optional = (*p)->frozen || (used.part == TFPI_WHOLE && !strcmp((*p)->name, "lm.b"));
       (*row)++;
       return 1;
     }
   return 0;
 }
 
-static tfp_status tfpi_write_view(tfp_safetensors_writer *w, int64_t entry, const tfp_tensor *v) {
+static tfp_status tfpi_write_view(tfp_ctx *ctx, tfp_safetensors_writer *w, int64_t entry,
+                                  const tfp_tensor *v, tfp_st_dtype dtype, const char *name) {
   float piece[TFPI_PIECE];
   tfpi_walk walk;
   const int64_t n = tfp_numel(v);
   int64_t at, i;
   tfp_status s = TFP_OK;
-  if (tfp_is_contiguous(v)) return tfpi_write_reals(w, entry, tfpi_data(v), n);
+  if (dtype == TFP_ST_F32 && tfp_is_contiguous(v))
+    return tfpi_write_reals(w, entry, tfpi_data(v), n);
   tfpi_walk_start(&walk, v);
   for (at = 0; at < n && !s; at += TFPI_PIECE) {
     const int64_t m = tfpi_min64(TFPI_PIECE, n - at);
-    for (i = 0; i < m; i++, tfpi_walk_next(&walk)) piece[i] = (float)tfpi_data(v)[walk.at];
+    for (i = 0; i < m; i++, tfpi_walk_next(&walk)) {
+      piece[i] = (float)tfpi_data(v)[walk.at];
+      if (dtype == TFP_ST_F16 && (piece[i] >= 65520 || piece[i] <= -65520))
+        return tfpi_fail(ctx, TFP_ERR_DATA, "'%s' holds %g, which float16 does not", name,
+                         (double)piece[i]);
+    }
     s = tfp_safetensors_write(w, entry, piece, m);
   }
   return s;
@@ -18452,156 +18800,532 @@ static void tfpi_file_shape(const tfp_tensor *v, tfp_safetensors_entry *e) {
   }
 }
 
-/* All tensors of a model, or of its gradients, under the reference's names. */
-static tfp_status tfpi_save_tensors(tfp_model *m, const char *path, int of_grad) {
-  tfp_ctx *ctx = m->ctx;
-  static const char *const meta[] = {"format", "pt"};
-  const int64_t most = 3 * m->params->count;
+/* The tensors of a model, or of its gradients, under the reference's names, in pieces for files. */
+typedef struct tfpi_file_plan {
   tfp_safetensors_entry *entries;
   tfpi_hub_tensor *tensors;
-  tfp_safetensors_writer *w;
+  int64_t *shard; /* which file a tensor goes to */
+  int64_t n, shards, bytes;
+  tfp_st_dtype dtype;
+} tfpi_file_plan;
+
+/* Shards are filled in the order of the parameters; 0 for max_shard is no limit. */
+static tfp_status tfpi_lay_out(tfp_model *m, int of_grad, tfp_st_dtype dtype, int64_t max_shard,
+                               tfpi_file_plan *l) {
+  tfp_ctx *ctx = m->ctx;
+  const int64_t most = 3 * m->params->count;
   const tfp_param *p = m->params->first;
-  int64_t n = 0, e;
+  int64_t filled = 0;
   int row = 0;
-  tfpi_scope scope = tfpi_scope_begin(ctx);
-  entries = (tfp_safetensors_entry *)tfpi_new(&ctx->step, most, sizeof *entries);
-  tensors = (tfpi_hub_tensor *)tfpi_new(&ctx->step, most, sizeof *tensors);
+  memset(l, 0, sizeof *l);
+  l->dtype = dtype;
+  l->entries = (tfp_safetensors_entry *)tfpi_new(&ctx->step, most, sizeof *l->entries);
+  l->tensors = (tfpi_hub_tensor *)tfpi_new(&ctx->step, most, sizeof *l->tensors);
+  l->shard = (int64_t *)tfpi_new(&ctx->step, most, sizeof *l->shard);
   if (ctx->status) return ctx->status;
-  while (tfpi_hub_next(m, &p, &row, of_grad, &tensors[n])) {
-    entries[n].name = tensors[n].name;
-    entries[n].dtype = TFP_ST_F32;
-    tfpi_file_shape(&tensors[n].view, &entries[n]);
-    n++;
+  for (; tfpi_hub_next(m, &p, &row, of_grad, &l->tensors[l->n]); l->n++) {
+    const int64_t bytes = tfp_numel(&l->tensors[l->n].view) * (dtype == TFP_ST_F32 ? 4 : 2);
+    l->entries[l->n].name = l->tensors[l->n].name;
+    l->entries[l->n].dtype = dtype;
+    tfpi_file_shape(&l->tensors[l->n].view, &l->entries[l->n]);
+    if (max_shard > 0 && filled > 0 && bytes > max_shard - filled) l->shards++, filled = 0;
+    l->shard[l->n] = l->shards;
+    filled += bytes, l->bytes += bytes;
   }
-  w = tfp_safetensors_create(ctx, path, meta, 1, entries, n);
+  l->shards++;
+  return TFP_OK;
+}
+/* One file of a layout. */
+static tfp_status tfpi_save_shard(tfp_ctx *ctx, const tfpi_file_plan *l, int64_t shard,
+                                  const char *path) {
+  static const char *const meta[] = {"format", "pt"};
+  tfp_safetensors_entry *some;
+  int64_t *which, i, n = 0, e;
+  tfp_safetensors_writer *w;
+  some = (tfp_safetensors_entry *)tfpi_new(&ctx->step, l->n, sizeof *some);
+  which = (int64_t *)tfpi_new(&ctx->step, l->n, sizeof *which);
+  if (ctx->status) return ctx->status;
+  for (i = 0; i < l->n; i++) {
+    if (l->shard[i] != shard) continue;
+    memcpy(&some[n], &l->entries[i], sizeof *some);
+    which[n++] = i;
+  }
+  w = tfp_safetensors_create(ctx, path, meta, 1, some, n);
   while (w && (e = tfp_safetensors_next(w)) >= 0)
-    if (tfpi_write_view(w, e, &tensors[e].view)) break;
+    if (tfpi_write_view(ctx, w, e, &l->tensors[which[e]].view, l->dtype, some[e].name)) break;
   if (w) tfp_safetensors_finish(w);
+  return ctx->status;
+}
+static void tfpi_shard_name(char *out, size_t bytes, int64_t shard, int64_t shards) {
+  char number[2][8];
+  int64_t n[2];
+  int i, k;
+  n[0] = shard + 1, n[1] = shards;
+  for (k = 0; k < 2; k++) { /* five digits */
+    for (i = 4; i >= 0; i--, n[k] /= 10) number[k][i] = (char)('0' + n[k] % 10);
+    number[k][5] = 0;
+  }
+  tfpi_format(out, bytes, "model-%s-of-%s.safetensors", number[0], number[1]);
+}
+static int tfpi_compare_entries(const void *a, const void *b) {
+  return strcmp(((const tfp_safetensors_entry *)a)->name, ((const tfp_safetensors_entry *)b)->name);
+}
+/* Which tensor is in which file. */
+static tfp_status tfpi_save_index(tfp_model *m, const tfpi_file_plan *l, const char *path) {
+  tfp_ctx *ctx = m->ctx;
+  char name[64];
+  int64_t i;
+  tfp_json_writer *w;
+  void **order = (void **)tfpi_new(&ctx->step, l->n, sizeof *order);
+  if (!order) return ctx->status;
+  for (i = 0; i < l->n; i++) order[i] = &l->entries[i];
+  tfpi_sort(order, l->n, tfpi_compare_entries);
+  w = tfp_json_writer_open(ctx, TFP_JSON_PRETTY);
+  tfp_json_begin_object(w);
+  tfp_json_key(w, "metadata", -1);
+  tfp_json_begin_object(w);
+  tfp_json_key(w, "total_parameters", -1);
+  tfp_json_put_int(w, m->params->numel);
+  tfp_json_key(w, "total_size", -1);
+  tfp_json_put_int(w, l->bytes);
+  tfp_json_end_object(w);
+  tfp_json_key(w, "weight_map", -1);
+  tfp_json_begin_object(w);
+  for (i = 0; i < l->n; i++) {
+    const tfp_safetensors_entry *e = (const tfp_safetensors_entry *)order[i];
+    tfpi_shard_name(name, sizeof name, l->shard[e - l->entries], l->shards);
+    tfp_json_key(w, e->name, -1);
+    tfp_json_put_text(w, name, -1);
+  }
+  tfp_json_end_object(w);
+  tfp_json_end_object(w);
+  tfp_json_writer_save(w, path);
+  tfp_json_writer_close(w);
+  return ctx->status;
+}
+static const char tfpi_single_file[] = "model.safetensors",
+                  tfpi_index_file[] = "model.safetensors.index.json";
+
+/* The weights of a layout into a directory; whichever form was there before is removed after. */
+static tfp_status tfpi_save_weights(tfp_model *m, const tfpi_file_plan *l, const char *dir) {
+  tfp_ctx *ctx = m->ctx;
+  char path[1024], name[64];
+  int64_t i;
+  for (i = 0; i < l->shards; i++) {
+    if (l->shards == 1) tfpi_format(name, sizeof name, "%s", tfpi_single_file);
+    else tfpi_shard_name(name, sizeof name, i, l->shards);
+    if (tfpi_model_path(ctx, path, sizeof path, dir, name) || tfpi_save_shard(ctx, l, i, path))
+      return ctx->status;
+  }
+  if (tfpi_model_path(ctx, path, sizeof path, dir, tfpi_index_file)) return ctx->status;
+  if (l->shards > 1 && (tfpi_save_index(m, l, path) ||
+                        tfpi_model_path(ctx, path, sizeof path, dir, tfpi_single_file)))
+    return ctx->status;
+  if (tfp_file_exists(ctx, path) && ctx->desc.io.remove(ctx->desc.io.user, path))
+    return tfpi_fail(ctx, TFP_ERR_IO, "cannot remove the old '%s'", path);
+  return TFP_OK;
+}
+TFP_API tfp_status tfp_model_save_as(tfp_model *model, const char *dir, tfp_st_dtype dtype,
+                                     int64_t max_shard) {
+  tfpi_config_notes notes;
+  tfpi_file_plan layout;
+  tfpi_scope scope;
+  tfp_ctx *ctx;
+  if (!model) return TFP_ERR_ARG;
+  ctx = model->ctx;
+  if (ctx->status) return ctx->status;
+  if ((dtype != TFP_ST_F32 && dtype != TFP_ST_BF16 && dtype != TFP_ST_F16) || max_shard < 0)
+    return tfpi_fail(ctx, TFP_ERR_ARG,
+                     "save: type %s in files of %i bytes; types are F32, BF16, F16",
+                     tfp_st_dtype_name(dtype), max_shard);
+  notes.labels = model->labels, notes.dtype = dtype;
+  if (tfpi_write_config(ctx, &model->config, &notes, dir)) return ctx->status;
+  scope = tfpi_scope_begin(ctx);
+  if (!tfpi_lay_out(model, 0, dtype, max_shard, &layout)) tfpi_save_weights(model, &layout, dir);
+  tfpi_scope_end(ctx, &scope);
+  return ctx->status;
+}
+TFP_API tfp_status tfp_model_save(tfp_model *model, const char *dir) {
+  return tfp_model_save_as(model, dir, TFP_ST_F32, 0);
+}
+TFP_API tfp_status tfp_gradients_save(tfp_model *model, const char *path) {
+  tfpi_file_plan layout;
+  tfpi_scope scope;
+  tfp_ctx *ctx;
+  if (!model) return TFP_ERR_ARG;
+  ctx = model->ctx;
+  if (ctx->status) return ctx->status;
+  if (!model->params->grad && !ctx->desc.dry_run)
+    return tfpi_fail(ctx, TFP_ERR_STATE, "gradients: the model was made without any");
+  scope = tfpi_scope_begin(ctx);
+  if (!tfpi_lay_out(model, 1, TFP_ST_F32, 0, &layout)) tfpi_save_shard(ctx, &layout, 0, path);
   tfpi_scope_end(ctx, &scope);
   return ctx->status;
 }
 
-TFP_API tfp_status tfp_model_save(tfp_model *model, const char *dir) {
-  char path[1024];
-  tfp_ctx *ctx;
-  if (!model) return TFP_ERR_ARG;
-  ctx = model->ctx;
-  if (ctx->status || tfp_config_save(ctx, &model->config, dir)) return ctx->status;
-  if (tfpi_model_path(ctx, path, sizeof path, dir, "model.safetensors")) return ctx->status;
-  return tfpi_save_tensors(model, path, 0);
-}
+/* ---- reading weights: one file, or shards and their index ---- */
 
-static tfp_status tfpi_read_view(tfp_safetensors *st, const tfp_safetensors_entry *e,
-                                 tfp_tensor *v) {
+enum { TFPI_MAX_SHARDS = 4096 };
+typedef struct tfpi_weights {
+  tfp_ctx *ctx;
+  char path[1024];         /* of the file or the index */
+  int64_t n;
+  tfp_safetensors **file;
+  const char **name;       /* of the files, without the directory */
+  unsigned char **used;    /* a mark for each tensor of each file */
+} tfpi_weights;
+/* A tensor and the file that it is in; entry NULL: there is none. */
+typedef struct tfpi_found {
+  tfp_safetensors *st;
+  const tfp_safetensors_entry *entry;
+  unsigned char *used;
+} tfpi_found;
+
+static void tfpi_weights_close(tfpi_weights *w) {
+  int64_t i;
+  for (i = 0; i < w->n; i++) tfp_safetensors_close(w->file[i]);
+  w->n = 0;
+}
+static tfp_status tfpi_weights_add(tfpi_weights *w, const char *path, const char *name) {
+  tfp_safetensors *st = tfp_safetensors_open(w->ctx, path);
+  if (!st) return w->ctx->status;
+  w->name[w->n] = name;
+  w->file[w->n++] = st;
+  w->used[w->n - 1] = (unsigned char *)tfpi_new(&w->ctx->step, tfp_safetensors_count(st), 1);
+  return w->ctx->status;
+}
+/* A shard lies beside its index: no directories in its name, which would lead elsewhere. */
+static int tfpi_shard_is_plain(const char *name) {
+  return name[0] && name[0] != '.' && !strchr(name, '/') && !strchr(name, '\\') &&
+         !strchr(name, ':');
+}
+static tfp_status tfpi_open_shards(tfpi_weights *w, const char *dir, const tfp_json *map) {
+  tfp_ctx *ctx = w->ctx;
+  const tfp_json *v;
+  const char *name;
+  char path[1024];
+  int64_t i;
+  if (!map || map->type != TFP_JSON_OBJECT)
+    return tfpi_fail(ctx, TFP_ERR_FORMAT, "'%s': no object \"weight_map\"", w->path);
+  for (v = map->child; v; v = v->next) {
+    name = v->type == TFP_JSON_STRING ? v->text : "";
+    if (!tfpi_shard_is_plain(name))
+      return tfpi_fail(ctx, TFP_ERR_FORMAT,
+                       "'%s': tensor '%s' is in '%s', which is no file beside it", w->path, v->key,
+                       name);
+    for (i = 0; i < w->n && strcmp(w->name[i], name); i++) {}
+    if (i == TFPI_MAX_SHARDS)
+      return tfpi_fail(ctx, TFP_ERR_UNSUPPORTED, "'%s': more than %d files", w->path,
+                       (int)TFPI_MAX_SHARDS);
+    if (i == w->n) {
+      name = tfpi_copy_text(&ctx->step, name, strlen(name));
+      if (!name || tfpi_model_path(ctx, path, sizeof path, dir, name) ||
+          tfpi_weights_add(w, path, name))
+        return ctx->status;
+    }
+    if (!tfp_safetensors_find(w->file[i], v->key))
+      return tfpi_fail(ctx, TFP_ERR_FORMAT, "'%s': tensor '%s' is not in '%s'", w->path, v->key,
+                       v->text);
+  }
+  return TFP_OK;
+}
+/* Opens the weights of a directory. What it allocates lies in the step arena. */
+static tfp_status tfpi_weights_open(tfp_ctx *ctx, const char *dir, tfpi_weights *w) {
+  tfp_json *root;
+  char single[1024];
+  memset(w, 0, sizeof *w);
+  w->ctx = ctx;
+  w->file = (tfp_safetensors **)tfpi_new(&ctx->step, TFPI_MAX_SHARDS, sizeof *w->file);
+  w->name = (const char **)tfpi_new(&ctx->step, TFPI_MAX_SHARDS, sizeof *w->name);
+  w->used = (unsigned char **)tfpi_new(&ctx->step, TFPI_MAX_SHARDS, sizeof *w->used);
+  if (ctx->status || tfpi_model_path(ctx, single, sizeof single, dir, tfpi_single_file) ||
+      tfpi_model_path(ctx, w->path, sizeof w->path, dir, tfpi_index_file))
+    return ctx->status;
+  if (tfp_file_exists(ctx, single) || !tfp_file_exists(ctx, w->path)) {
+    memcpy(w->path, single, sizeof single);
+    return tfpi_weights_add(w, w->path, tfpi_single_file);
+  }
+  root = tfp_json_parse_file(ctx, w->path);
+  if (!root) return ctx->status;
+  tfpi_open_shards(w, dir, root->type == TFP_JSON_OBJECT ? tfp_json_get(root, "weight_map") : NULL);
+  tfp_json_free(root);
+  return ctx->status;
+}
+static tfpi_found tfpi_weights_find(const tfpi_weights *w, const char *name) {
+  tfpi_found f;
+  int64_t i;
+  memset(&f, 0, sizeof f);
+  for (i = 0; i < w->n && !f.entry; i++) {
+    f.st = w->file[i];
+    f.entry = tfp_safetensors_find(f.st, name);
+    if (f.entry && w->used[i]) f.used = &w->used[i][f.entry - tfp_safetensors_at(f.st, 0)];
+  }
+  return f;
+}
+static tfp_status tfpi_read_view(tfpi_found f, tfp_tensor *v) {
   float piece[TFPI_PIECE];
   tfpi_walk walk;
   const int64_t n = tfp_numel(v);
   int64_t at, i;
   tfp_status s = TFP_OK;
+  if (tfp_is_contiguous(v)) return tfpi_read_reals(f.st, f.entry, tfpi_data(v), n);
   tfpi_walk_start(&walk, v);
   for (at = 0; at < n && !s; at += TFPI_PIECE) {
     const int64_t m = tfpi_min64(TFPI_PIECE, n - at);
-    s = tfp_safetensors_read(st, e, at, m, piece);
+    s = tfp_safetensors_read(f.st, f.entry, at, m, piece);
     for (i = 0; i < m && !s; i++, tfpi_walk_next(&walk)) tfpi_data(v)[walk.at] = (tfp_real)piece[i];
   }
   return s;
 }
 /* A tensor under its name, with the old words for scale and shift of a norm. */
-static const tfp_safetensors_entry *tfpi_find_named(const tfp_safetensors *st, const char *prefix,
-                                                    const char *bare) {
+static tfpi_found tfpi_find_named(const tfpi_weights *w, const char *prefix, const char *bare) {
   static const char *const words[2][2] = {{"weight", "gamma"}, {"bias", "beta"}};
   char name[192], ending[32];
   int i;
-  const tfp_safetensors_entry *e;
+  tfpi_found f;
   tfpi_format(name, sizeof name, "%s%s", prefix, bare);
-  e = tfp_safetensors_find(st, name);
-  for (i = 0; i < 2 && !e; i++) {
+  f = tfpi_weights_find(w, name);
+  for (i = 0; i < 2 && !f.entry; i++) {
     tfpi_format(ending, sizeof ending, "LayerNorm.%s", words[i][0]);
     if (!tfpi_ends_with(name, ending)) continue;
     tfpi_format(name + strlen(name) - strlen(words[i][0]), 8, "%s", words[i][1]);
-    e = tfp_safetensors_find(st, name);
+    f = tfpi_weights_find(w, name);
   }
-  return e;
+  return f;
 }
 /* Files have the base model's prefix or not, whatever the model that reads them has. */
-static const tfp_safetensors_entry *tfpi_find_tensor(const tfp_safetensors *st,
-                                                     const tfpi_hub_tensor *t) {
+static tfpi_found tfpi_find_any_prefix(const tfpi_weights *w, const char *bare) {
   static const char *const prefixes[] = {"", "bert.", "roberta.", "transformer.", "model."};
-  const tfp_safetensors_entry *e = tfpi_find_named(st, "", t->name);
+  tfpi_found f = tfpi_find_named(w, "", bare);
   int i;
-  for (i = 0; i < TFPI_COUNT(prefixes) && !e; i++) e = tfpi_find_named(st, prefixes[i], t->bare);
-  return e;
+  for (i = 1; i < TFPI_COUNT(prefixes) && !f.entry; i++) f = tfpi_find_named(w, prefixes[i], bare);
+  return f;
 }
-TFP_API int64_t tfp_load_weights(tfp_model *model, const char *dir, int strict) {
-  char path[1024];
-  tfp_ctx *ctx = model ? model->ctx : NULL;
-  tfp_safetensors *st;
-  const tfp_param *p;
-  tfpi_hub_tensor t;
-  int64_t read = 0;
-  int row = 0;
-  if (!ctx || ctx->status || tfpi_model_path(ctx, path, sizeof path, dir, "model.safetensors"))
-    return -1;
-  st = tfp_safetensors_open(ctx, path);
-  if (!st) return -1;
-  for (p = model->params->first; !ctx->status && tfpi_hub_next(model, &p, &row, 0, &t);) {
-    const tfp_safetensors_entry *e = tfpi_find_tensor(st, &t);
-    tfp_safetensors_entry want;
-    int i, same;
-    if (!e && !strict) continue;
-    if (!e) {
-      if (p && p->frozen) continue; /* a buffer that old files lack */
-      tfpi_fail(ctx, TFP_ERR_FORMAT, "'%s': tensor '%s' is missing", path, t.name);
-      break;
-    }
-    tfpi_file_shape(&t.view, &want);
-    for (i = 0, same = e->ndim == want.ndim; same && i < e->ndim; i++)
-      same = e->shape[i] == want.shape[i];
-    if (!same)
-      tfpi_fail(ctx, TFP_ERR_FORMAT,
-                "'%s': tensor '%s' has %i numbers in %d axes; the model's %t has %i", path, e->name,
-                e->count, e->ndim, &t.view, tfp_numel(&t.view));
-    else if (t.view.data && !tfpi_read_view(st, e, &t.view))
-      read++;
+/* Names under which a file may hold the word embedding when it lacks its own; the head's comes last
+ * of all, since a head may be another matrix. */
+static const char *const tfpi_word_aliases[] = {
+  "encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "shared.weight",
+  "cls.predictions.decoder.weight", "lm_head.decoder.weight", "lm_head.weight"};
+
+static tfpi_found tfpi_find_tensor(const tfpi_weights *w, const tfpi_hub_tensor *t) {
+  const int n = tfpi_ends_with(t->param->name, "word.w") ? TFPI_COUNT(tfpi_word_aliases) : 0;
+  tfpi_found f = tfpi_find_named(w, "", t->name);
+  int i;
+  if (!f.entry) f = tfpi_find_any_prefix(w, t->bare);
+  for (i = 0; i < n && !f.entry; i++)
+    f = tfpi_find_any_prefix(w, tfpi_word_aliases[i]);
+  return f;
+}
+/* Whether a tensor that no parameter wanted is one of those that files carry for nothing: buffers
+ * of old releases, and second names of tied parameters. */
+static int tfpi_is_ignorable(const char *name, const tfp_config *c) {
+  static const char *const endings[] = {
+    "embeddings.position_ids", "embeddings.token_type_ids", ".attn.bias", ".attn.masked_bias",
+    "encoder.version", "decoder.version", "EncDecAttention.relative_attention_bias.weight"};
+  static const char *const tied[] = {"embed_tokens.weight", "lm_head.weight", "decoder.weight",
+                                     "predictions.decoder.bias", "lm_head.decoder.bias",
+                                     "shared.weight"};
+  int i;
+  for (i = 0; i < TFPI_COUNT(endings); i++)
+    if (tfpi_ends_with(name, endings[i])) return 1;
+  for (i = 0; i < TFPI_COUNT(tied); i++)
+    if (c->tied && tfpi_ends_with(name, tied[i])) return 1;
+  return 0;
+}
+
+/* Names of a kind, the first few of them. */
+typedef struct tfpi_name_list {
+  int64_t n;
+  tfpi_text text;
+  char room[512];
+} tfpi_name_list;
+static void tfpi_name_list_open(tfpi_name_list *l) {
+  l->n = 0, l->text.at = l->room, l->text.n = 0, l->text.cap = sizeof l->room, l->room[0] = 0;
+}
+static void tfpi_name_list_add(tfpi_name_list *l, const char *name) {
+  if (l->n++ >= 8) return;
+  if (l->n > 1) tfpi_text_add(&l->text, ", ", 2);
+  tfpi_text_add(&l->text, name, strlen(name));
+}
+/* Keeps a text with the model: what the file lacked, and what it had beside. */
+static void tfpi_keep_report(tfp_model *m, const tfpi_name_list *missing,
+                             const tfpi_name_list *unexpected) {
+  char text[1200], *kept;
+  m->load_report = NULL;
+  if (!missing->n && !unexpected->n) return;
+  tfpi_format(text, sizeof text, "%i missing%s%s; %i unexpected%s%s", missing->n,
+              missing->n ? ": " : "", missing->room, unexpected->n, unexpected->n ? ": " : "",
+              unexpected->room);
+  kept = (char *)tfpi_new(m->params->arena, (int64_t)strlen(text) + 1, 1);
+  if (!kept) return;
+  memcpy(kept, text, strlen(text) + 1);
+  m->load_report = kept;
+}
+TFP_API const char *tfp_model_load_report(const tfp_model *model) {
+  return model ? model->load_report : NULL;
+}
+/* The shape of a tensor as words: "(3,4)". */
+static void tfpi_shape_words(const tfp_safetensors_entry *e, char *out, size_t bytes) {
+  tfpi_text t;
+  char number[24];
+  int i;
+  t.at = out, t.n = 0, t.cap = bytes;
+  tfpi_text_add(&t, "(", 1);
+  for (i = 0; i < e->ndim; i++) {
+    tfpi_format(number, sizeof number, "%s%i", i ? "," : "", e->shape[i]);
+    tfpi_text_add(&t, number, strlen(number));
   }
-  tfp_safetensors_close(st);
+  tfpi_text_add(&t, ")", 1);
+}
+static tfp_status tfpi_check_shape(const tfpi_weights *w, const tfp_safetensors_entry *e,
+                                   const tfpi_hub_tensor *t) {
+  tfp_safetensors_entry want;
+  char has[192], wants[192];
+  tfpi_file_shape(&t->view, &want);
+  if (e->ndim == want.ndim &&
+      (e->ndim == 0 || !memcmp(e->shape, want.shape, (size_t)e->ndim * sizeof *e->shape)))
+    return TFP_OK;
+  tfpi_shape_words(e, has, sizeof has);
+  tfpi_shape_words(&want, wants, sizeof wants);
+  return tfpi_fail(w->ctx, TFP_ERR_FORMAT, "'%s': tensor '%s' is %s; the configuration wants %s",
+                   w->path, e->name, has, wants);
+}
+static int64_t tfpi_load_from(tfp_model *m, tfpi_weights *w, int strict) {
+  tfp_ctx *ctx = m->ctx;
+  const tfp_param *p = m->params->first;
+  tfpi_hub_tensor t;
+  tfpi_name_list missing, unexpected;
+  int64_t read = 0, i, k;
+  int row = 0;
+  tfpi_name_list_open(&missing);
+  tfpi_name_list_open(&unexpected);
+  while (tfpi_hub_next(m, &p, &row, 0, &t)) {
+    const tfpi_found f = tfpi_find_tensor(w, &t);
+    if (!f.entry) {
+      if (!t.optional) tfpi_name_list_add(&missing, t.name);
+      continue;
+    }
+    if (f.used) *f.used = 1;
+    if (tfpi_check_shape(w, f.entry, &t)) return -1;
+    if (!t.view.data) continue;
+    if (tfpi_read_view(f, &t.view)) return -1;
+    read++;
+  }
+  if (missing.n && strict) {
+    tfpi_fail(ctx, TFP_ERR_FORMAT, "'%s': %i of the model's tensors missing: %s%s", w->path,
+              missing.n, missing.room, missing.n > 8 ? ", ..." : "");
+    return -1;
+  }
+  for (i = 0; i < w->n; i++)
+    for (k = 0; k < tfp_safetensors_count(w->file[i]) && w->used[i]; k++) {
+      const tfp_safetensors_entry *e = tfp_safetensors_at(w->file[i], k);
+      if (!w->used[i][k] && !tfpi_is_ignorable(e->name, &m->config))
+        tfpi_name_list_add(&unexpected, e->name);
+    }
+  tfpi_keep_report(m, &missing, &unexpected);
   return ctx->status ? -1 : read;
 }
-/* A T5 has a head of its own if its file has one that differs from the embedding: the configuration
- * of release 5 does not say. */
-static tfp_status tfpi_detect_tying(tfp_ctx *ctx, const char *dir, tfp_config *c) {
-  char path[1024], a[TFPI_PIECE], b[TFPI_PIECE];
-  tfp_safetensors *st;
-  const tfp_safetensors_entry *head, *word;
-  int64_t at, n;
-  int same = 1;
-  if (c->family != TFP_T5 || c->head != TFP_HEAD_LM) return TFP_OK;
-  if (tfpi_model_path(ctx, path, sizeof path, dir, "model.safetensors")) return ctx->status;
-  st = tfp_safetensors_open(ctx, path);
-  if (!st) return ctx->status;
-  head = tfp_safetensors_find(st, "lm_head.weight");
-  word = tfp_safetensors_find(st, "shared.weight");
-  n = head && word ? tfpi_min64(head->end - head->begin, word->end - word->begin) : 0;
-  for (at = 0; at < n && same && !ctx->status; at += TFPI_PIECE) {
+TFP_API int64_t tfp_load_weights(tfp_model *model, const char *dir, int strict) {
+  tfp_ctx *ctx = model ? model->ctx : NULL;
+  tfpi_weights w;
+  tfpi_scope scope;
+  int64_t read = -1;
+  if (!ctx || ctx->status) return -1;
+  scope = tfpi_scope_begin(ctx);
+  if (!tfpi_weights_open(ctx, dir, &w)) read = tfpi_load_from(model, &w, strict);
+  tfpi_weights_close(&w);
+  tfpi_scope_end(ctx, &scope);
+  return read;
+}
+
+/* Whether two tensors hold other bytes. */
+static int tfpi_differ(tfp_ctx *ctx, tfpi_found a, tfpi_found b) {
+  char x[TFPI_PIECE], y[TFPI_PIECE];
+  const int64_t n = a.entry->end - a.entry->begin;
+  int64_t at;
+  if (n != b.entry->end - b.entry->begin || a.entry->dtype != b.entry->dtype) return 1;
+  for (at = 0; at < n && !ctx->status; at += TFPI_PIECE) {
     const int64_t m = tfpi_min64(TFPI_PIECE, n - at);
-    if (tfp_safetensors_read_bytes(st, head, at, m, a) ||
-        tfp_safetensors_read_bytes(st, word, at, m, b)) break;
-    same = memcmp(a, b, (size_t)m) == 0;
+    if (tfp_safetensors_read_bytes(a.st, a.entry, at, m, x) ||
+        tfp_safetensors_read_bytes(b.st, b.entry, at, m, y)) break;
+    if (memcmp(x, y, (size_t)m)) return 1;
   }
-  c->tied = !head || (n > 0 && same);
-  tfp_safetensors_close(st);
+  return 0;
+}
+/* What a file alone tells of a configuration. A base model has a pooler if the file has one. Two
+ * tensors that differ are two parameters, whatever was said of tying, and a T5 has a head of its
+ * own only if its file has one. Untied BARTs of release 5 have words of their own in each stack,
+ * those of release 4 have not. */
+static tfp_status tfpi_detect(tfp_ctx *ctx, const tfpi_weights *w, tfp_config *c) {
+  const char *own = c->output_bias == 1 ? c->family == TFP_BERT ? "cls.predictions.decoder.weight"
+                                                                : "lm_head.decoder.weight"
+                                        : "lm_head.weight";
+  const char *word = c->family == TFP_GPT2                              ? "wte.weight"
+                     : c->family == TFP_BLOOM                           ? "word_embeddings.weight"
+                     : c->family == TFP_BERT || c->family == TFP_ROBERTA
+                       ? "embeddings.word_embeddings.weight" : "shared.weight";
+  tfpi_found head, shared = tfpi_find_any_prefix(w, word), stack;
+  int i;
+  if (c->family == TFP_BART && c->arch == TFP_DECODER)
+    shared = tfpi_find_any_prefix(w, "decoder.embed_tokens.weight");
+  if (c->head == TFP_HEAD_LM || c->head == TFP_HEAD_PRETRAINING) {
+    head = tfpi_find_any_prefix(w, own);
+    if (head.entry && shared.entry && tfpi_differ(ctx, head, shared)) c->tied = 0;
+    else if (c->family == TFP_T5) c->tied = 1;
+  } else {
+    c->tied = 1;
+  }
+  if (c->head == TFP_HEAD_NONE)
+    c->pooler = tfpi_find_any_prefix(w, "pooler.dense.weight").entry != NULL;
+  for (i = 0; i < 2 && c->family == TFP_BART && c->arch == TFP_SEQ2SEQ && shared.entry; i++) {
+    stack = tfpi_find_any_prefix(w, tfpi_word_aliases[i]);
+    if (stack.entry && (!c->tied || tfpi_differ(ctx, stack, shared))) c->own_words = 1;
+  }
   return ctx->status;
+}
+/* The names of the classes, from "id2label" with keys "0" to "n-1". */
+static void tfpi_keep_labels(tfp_model *m, const char *dir) {
+  char path[1024], key[24];
+  tfp_ctx *ctx = m->ctx;
+  const tfp_json *map;
+  tfp_json *root;
+  const char **labels;
+  int64_t i;
+  if (tfpi_model_path(ctx, path, sizeof path, dir, "config.json")) return;
+  root = tfp_json_parse_file(ctx, path);
+  map = root ? tfp_json_get(root, "id2label") : NULL;
+  if (map && map->type == TFP_JSON_OBJECT && map->count == m->config.num_labels) {
+    labels = (const char **)tfpi_new(m->params->arena, map->count, sizeof *labels);
+    for (i = 0; labels && i < map->count; i++) {
+      const tfp_json *v;
+      tfpi_format(key, sizeof key, "%i", i);
+      v = tfp_json_get(map, key);
+      if (!v || v->type != TFP_JSON_STRING) {
+        tfpi_fail(ctx, TFP_ERR_FORMAT, "'%s': \"id2label\" has no name for class %i", path, i);
+        break;
+      }
+      labels[i] = tfpi_copy_text(m->params->arena, v->text, strlen(v->text));
+    }
+    m->labels = labels;
+  }
+  tfp_json_free(root);
 }
 TFP_API tfp_model *tfp_model_load(tfp_ctx *ctx, const char *dir, int trainable) {
   tfp_config c;
-  tfp_model *m;
-  if (tfp_config_load(ctx, dir, &c) || tfpi_detect_tying(ctx, dir, &c)) return NULL;
-  m = tfp_model_create(ctx, &c, trainable);
-  if (!m || tfp_load_weights(m, dir, 1) < 0) {
-    tfp_model_free(m);
-    return NULL;
+  tfpi_weights w;
+  tfpi_scope scope;
+  tfp_model *m = NULL;
+  if (tfp_config_load(ctx, dir, &c)) return NULL;
+  scope = tfpi_scope_begin(ctx);
+  if (!tfpi_weights_open(ctx, dir, &w) && !tfpi_detect(ctx, &w, &c)) {
+    m = tfp_model_create(ctx, &c, trainable);
+    if (m && tfpi_load_from(m, &w, 1) >= 0) tfpi_keep_labels(m, dir);
   }
-  return m;
+  tfpi_weights_close(&w);
+  tfpi_scope_end(ctx, &scope);
+  if (!ctx->status) return m;
+  tfp_model_free(m);
+  return NULL;
 }
 
 /* ---- model card ---- */

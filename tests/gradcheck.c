@@ -439,6 +439,7 @@ static void check_model(const char *name, tfp_config *c) {
   static const int32_t labels[2][6] = {{-100, 6, 3, -100, 9, 1}, {4, -100, 7, 2, -100, -100}},
                        dec[2][6] = {{0, 4, 5, 6, 7, 8}, {0, 9, 4, 10, 3, 3}};
   static const int32_t classes[4] = {1, 0, 3, 2};
+  static const float targets[4] = {1, 0.25f, 0, 1};
   model_case m;
   tfp_param *p;
   char what[160];
@@ -461,6 +462,12 @@ static void check_model(const char *name, tfp_config *c) {
   if (c->arch == TFP_SEQ2SEQ) m.batch.S = 6, m.batch.dec_ids = dec[0];
   if (c->head == TFP_HEAD_CLASS) m.batch.labels = classes, m.batch.n_labels = 2;
   if (c->head == TFP_HEAD_QA) m.batch.labels = classes, m.batch.n_labels = 4;
+  if (c->head == TFP_HEAD_PRETRAINING) m.batch.next_labels = classes;
+  if (c->head == TFP_HEAD_NSP) m.batch.labels = classes, m.batch.n_labels = 2;
+  if (c->head == TFP_HEAD_CHOICE)
+    m.batch.labels = classes, m.batch.n_labels = 1, m.batch.choices = 2;
+  if (c->head == TFP_HEAD_CLASS && c->problem)
+    m.batch.labels = NULL, m.batch.targets = targets, m.batch.n_targets = 2 * c->num_labels;
   tfp_set_loss_scale(ctx, 0.25);
   if (m.model) tfp_params_zero_grad(m.model->params);
   if (m.model) model_loss(&m, 1);
@@ -513,10 +520,21 @@ static void grad_models(void) {
     for (head = TFP_HEAD_LM; head < TFP_HEAD_COUNT; head++) {
       tfp_config_preset(presets[i], &c);
       if (c.arch == TFP_SEQ2SEQ && head == TFP_HEAD_TAG) continue;
+      if (c.arch != TFP_ENCODER && head > TFP_HEAD_QA) continue;
       c.head = (tfp_head)head;
       snprintf(name, sizeof name, "%s, head %d", presets[i], head);
       check_model(name, &c);
     }
+  for (i = TFP_PROBLEM_REGRESSION; i <= TFP_PROBLEM_MULTI_LABEL; i++) {
+    tfp_config_preset("bert-tiny", &c);
+    c.head = TFP_HEAD_CLASS, c.problem = (tfp_problem)i;
+    c.num_labels = i == TFP_PROBLEM_REGRESSION ? 1 : 2;
+    snprintf(name, sizeof name, "problem %d", i);
+    check_model(name, &c);
+  }
+  tfp_config_preset("bart-tiny", &c); /* each stack with words of its own */
+  c.tied = 0, c.own_words = 1;
+  check_model("untied bart", &c);
 }
 static void grad_positions(
     void) { /* every scheme on one decoder, and the rarer switches of a block */

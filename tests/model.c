@@ -193,7 +193,7 @@ static void bad_configurations(void) {
   BAD_CONFIG(c.dropout = 1, "dropout");
   BAD_CONFIG(c.attention_dropout = NAN, "dropout");
   BAD_CONFIG(c.family = (tfp_family)17, "17");
-  BAD_CONFIG(c.head = (tfp_head)9, "9");
+  BAD_CONFIG(c.head = (tfp_head)19, "19");
   c = tiny(TFP_GPT2), c.head_dim = c.ffn = c.num_labels = 0; /* what 0 leaves open is filled in */
   CHECK(tfp_config_check(ctx, &c) == TFP_OK && c.head_dim == 8 && c.ffn == 4 * WIDTH &&
         c.num_labels == 2);
@@ -214,11 +214,17 @@ static void heads_run(void) {
       tfp_param *p;
       const char *names[4] = {"", "", "", ""};
       const int64_t B = 3, T = 9, S = head == TFP_HEAD_CLASS ? 9 : 7;
+      static const int32_t next[] = {1, 0, 1};
+      if (head > TFP_HEAD_QA && c.arch != TFP_ENCODER) continue;
       c.head = (tfp_head)head;
+      if (c.family == TFP_T5 && head == TFP_HEAD_TAG) c.arch = TFP_ENCODER;
       m = tfp_model_create(ctx, &c, 1);
       shake(m);
       fill_rows(&r, &c, B, T, S, 5);
-      tfp_forward(m, &r.b, head ? TFP_WANT_LOGITS | TFP_WANT_LOSS : 0, NULL, &o);
+      if (head == TFP_HEAD_PRETRAINING) r.b.next_labels = next;
+      if (head == TFP_HEAD_NSP) r.b.labels = next, r.b.n_labels = B;
+      if (head == TFP_HEAD_CHOICE) r.b.labels = next + 1, r.b.n_labels = 1, r.b.choices = B;
+      tfp_forward(m, &r.b, TFP_WANT_LOGITS | (head ? TFP_WANT_LOSS : 0), NULL, &o);
       OK(ctx);
       if (!m || !o.hidden) continue;
       CHECK(o.hidden->shape[0] == B && o.hidden->shape[1] == (c.arch == TFP_SEQ2SEQ ? S : T) &&
@@ -228,11 +234,15 @@ static void heads_run(void) {
         CHECK(!o.logits && !o.loss);
         o.loss = tfp_sum(ctx, tfp_mul(ctx, o.hidden, tfp_random(ctx, 3, o.hidden->shape, 1, 1)),
                          TFP_ALL_AXES);
+        CHECK((o.pooled != NULL) == (c.arch == TFP_ENCODER));
+        if (o.pooled) o.loss = tfp_add(ctx, o.loss, tfp_sum(ctx, o.pooled, TFP_ALL_AXES));
       } else {
-        const int64_t want[TFP_HEAD_COUNT] = {0, VOCAB, LABELS, LABELS, 2};
+        const int64_t want[TFP_HEAD_COUNT] = {0, VOCAB, LABELS, LABELS, 2, VOCAB, 2, B};
+        const int flat = head == TFP_HEAD_CLASS || head > TFP_HEAD_PRETRAINING;
         CHECK(o.logits && o.logits->shape[o.logits->ndim - 1] == want[head] &&
-              o.logits->shape[0] == B);
-        CHECK(o.logits && o.logits->ndim == (head == TFP_HEAD_CLASS ? 2 : 3));
+              o.logits->shape[0] == (head == TFP_HEAD_CHOICE ? 1 : B));
+        CHECK(o.logits && o.logits->ndim == (flat ? 2 : 3));
+        CHECK((o.next != NULL) == (head == TFP_HEAD_PRETRAINING || head == TFP_HEAD_NSP));
         CHECK(o.loss && tfp_item(o.loss) > 0 && tfp_item(o.loss) < 1e5);
       }
       tfp_backward(ctx, o.loss);
@@ -242,7 +252,7 @@ static void heads_run(void) {
         const tfp_tensor *g = tfp_grad(p->tensor);
         double sum = 0;
         int64_t i;
-        if (p->frozen) continue;
+        if (p->frozen || !strcmp(p->name, "choice.b")) continue; /* it shifts all choices alike */
         for (i = 0; g && i < tfp_numel(g); i++) sum += fabs((double)((const tfp_real *)g->data)[i]);
         FOR((tfp_family)family, sum > 0 && sum < 1e9, p->name, sum);
       }
