@@ -1,6 +1,7 @@
 # make             the command line, build/tfpre
 # make run         the main job: three kinds of transformer on a small world, build/report.html
 # make test        all tests that need a C compiler alone
+# make test-hub    tests against Hugging Face's own code, where Python and PyPI are there
 # make check       tests, and the compile modes, sanitizers, lint and examples
 # make run-examples, make bench
 
@@ -36,7 +37,7 @@ run-examples: $(addprefix $(B)/examples/,$(LADDER))
 
 # ---- tests: the library once in float and once in double, the test files linked to it ----
 
-FLOAT = base memory files tensor ops attention nn tokenizer data objectives model optim generate hub faults
+FLOAT = base memory files tensor ops attention nn tokenizer data objectives model optim generate hub golden faults
 DOUBLE = gradcheck
 X = $(foreach t,$(1),X($(t)))
 
@@ -68,6 +69,9 @@ $(B)/tests/kernels: tests/kernels.c tests/main.c tests/test.h tfpre.h | $(B)/tes
 test: $(B)/tests/float $(B)/tests/double $(B)/tests/kernels $(B)/tfpre $(B)/run
 	@sh tests/test.sh
 
+test-hub: $(B)/tfpre $(B)/tests/float
+	@sh tests/hub/run.sh
+
 check: $(if $(CHECK_ONLY),,test) $(B)/tests/impl.c $(B)/run
 	@sh tests/check.sh
 
@@ -77,7 +81,7 @@ bench: $(B)/tfpre
 clean:
 	rm -rf $(B)
 
-.PHONY: all print-float run run-examples test check bench clean
+.PHONY: all print-float run run-examples test test-hub check bench clean
 .SECONDARY:
 
 print-float:

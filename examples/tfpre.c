@@ -38,10 +38,12 @@ typedef struct options {
   int64_t threads, seed, layers, heads, hidden, head_dim, ffn, seq, batch, accum, steps, warmup;
   int64_t log_every, eval_every, save_every, stop_at, vocab, min_frequency, max_new, top_k, top;
   int64_t m, k, n, target_seq, reps;
+  int64_t beams, no_repeat_ngram, min_new;
   double lr, min_lr, beta1, beta2, weight_decay, clip, dropout, val_fraction, temperature, top_p;
-  double label_fraction;
+  double label_fraction, min_p, length_penalty, repetition_penalty;
   const char *arch, *family, *objective, *preset, *config, *tokenizer, *schedule, *doc_per, *out;
   const char *kind, *ids, *mask, *type_ids, *decoder_ids, *batches, *prompt, *dtype, *trans, *later;
+  const char *early_stopping;
   int decay_all, normalize;
   int64_t max_shard;
   double eps;
@@ -77,6 +79,7 @@ typedef enum option_kind {
   INSIDE, /* in (low,high) */
   TEXT,
   CHOICE, /* one of the words in `value` */
+  SWITCH, /* one of the words in `value`, or nothing, which is "true" */
   FILES,  /* the words up to the next option */
   LATER   /* of the contract, but not in this release */
 } option_kind;
@@ -195,13 +198,27 @@ static const option option_table[] = {
      "the text to continue, or the encoder's input"},
     {GENERATE, "max-new", COUNT, AT(max_new), 1, 1e7, NAN, "N",
      "tokens at most: as generation_config.json says, else 20"},
+    {GENERATE, "min-new", COUNT, AT(min_new), 0, 1e7, NAN, "N", "no end before N new tokens"},
     {GENERATE, "greedy", FLAG, AT(greedy), 0, 0, NAN, NULL,
-     "the likeliest token always, whatever generation_config.json says"},
+     "no draws, and no beams but those of --beams: the likeliest token"},
     {GENERATE, "temperature", REAL, AT(temperature), 0, 1e6, NAN, "X",
      "draw; logits are divided by X"},
-    {GENERATE, "top-k", COUNT, AT(top_k), 1, MANY, NAN, "N", "draw among the N likeliest tokens"},
+    {GENERATE, "top-k", COUNT, AT(top_k), 0, MANY, NAN, "N",
+     "draw among the N likeliest tokens: 50 or as generation_config.json says; 0: all"},
     {GENERATE, "top-p", ABOVE, AT(top_p), 0, 1, NAN, "X",
      "draw among the fewest tokens that reach X"},
+    {GENERATE, "min-p", REAL, AT(min_p), 0, 1, NAN, "X",
+     "draw among tokens at least X times as likely as the likeliest"},
+    {GENERATE, "beams", COUNT, AT(beams), 1, 65536, NAN, "N",
+     "beam search of N texts at once: 1, or as generation_config.json says"},
+    {GENERATE, "length-penalty", REAL, AT(length_penalty), -1e6, 1e6, NAN, "X",
+     "beam scores are divided by length to the power of X: 1"},
+    {GENERATE, "early-stopping", SWITCH, AT(early_stopping), 0, 0, NAN, "true|false|never",
+     "end when N texts have ended; never: when none can become better (alone: true)"},
+    {GENERATE, "no-repeat-ngram", COUNT, AT(no_repeat_ngram), 0, 1e7, NAN, "N",
+     "no N tokens in a row come twice; 0: they may"},
+    {GENERATE, "repetition-penalty", ABOVE, AT(repetition_penalty), 0, 1e6, NAN, "X",
+     "makes tokens that were there less likely (above 1)"},
     {GEMM, "m", COUNT, AT(m), 1, 1e6, NAN, "N", "rows of A and C, needed"},
     {GEMM, "k", COUNT, AT(k), 1, 1e6, NAN, "N", "columns of A, rows of B, needed"},
     {GEMM, "n", COUNT, AT(n), 1, 1e6, NAN, "N", "columns of B and C, needed"},
@@ -216,12 +233,6 @@ static const option option_table[] = {
      "how often it is timed: for about two seconds, at least 5 times"},
     {PRETRAIN | GEMM | STEP, "bf16", LATER, AT(later), 0, 0, NAN, NULL, NULL},
     {EVAL, "task", LATER, AT(later), 0, 0, NAN, NULL, NULL},
-    {GENERATE, "beams", LATER, AT(later), 0, 0, NAN, NULL, NULL},
-    {GENERATE, "length-penalty", LATER, AT(later), 0, 0, NAN, NULL, NULL},
-    {GENERATE, "early-stopping", LATER, AT(later), 0, 0, NAN, NULL, NULL},
-    {GENERATE, "no-repeat-ngram", LATER, AT(later), 0, 0, NAN, NULL, NULL},
-    {GENERATE, "repetition-penalty", LATER, AT(later), 0, 0, NAN, NULL, NULL},
-    {GENERATE, "min-new", LATER, AT(later), 0, 0, NAN, NULL, NULL},
     {ALL, "threads", COUNT, AT(threads), 1, TFP_MAX_THREADS, NAN, "N",
      "default: as many as this process may use"},
     {ALL, "seed", COUNT, AT(seed), 0, 9e15, 0, "N", "of every random number"},
@@ -357,8 +368,8 @@ static void set_option(cli *c, const option *row, const char *text) {
   } else if (row->kind == FILES) {
     list *l = (list *)(void *)at;
     l->at[l->n++] = text;
-  } else if (row->kind == TEXT || row->kind == CHOICE) {
-    if (row->kind == CHOICE && !is_choice(row->value, text))
+  } else if (row->kind == TEXT || row->kind == CHOICE || row->kind == SWITCH) {
+    if (row->kind != TEXT && !is_choice(row->value, text))
       die(c, 2, "--%s wants one of %s, not '%s'", row->name, row->value, text);
     *(const char **)(void *)at = text;
   } else {
@@ -392,6 +403,8 @@ static int read_option(cli *c, const command *cmd, int i) {
     set_option(c, row, NULL);
     return i;
   }
+  if (row->kind == SWITCH && !equals && (i + 1 >= c->argc || !is_choice(row->value, c->argv[i + 1])))
+    equals = "=true";
   if (equals) {
     set_option(c, row, equals + 1);
     return i;
@@ -1667,12 +1680,10 @@ static void run_fill(cli *c) {
 
 /* ---- generate -------------------------------------------------------------------------------- */
 
-enum { MAX_ENDS = 16 };
 typedef struct speaker {
   cli *c;
   tfp_tokenizer *tok; /* NULL: ids alone are printed */
-  int32_t ends[MAX_ENDS];
-  int n_ends, started;
+  int started;
   int32_t start;       /* the decoder's start token */
   const int32_t *lead; /* goes in front of the first new token, so that an error comes alone */
   int64_t n_lead;
@@ -1718,53 +1729,42 @@ static void speak(speaker *s, int32_t id) {
 }
 static int on_token(void *user, int32_t id) {
   speaker *s = (speaker *)user;
-  int i;
-  if (!s->c->o.json) {
-    for (; s->n_lead > 0; s->n_lead--) speak(s, *s->lead++);
-    speak(s, id);
-    fflush(stdout);
-  }
-  for (i = 0; i < s->n_ends; i++)
-    if (s->ends[i] == id) return 1;
+  if (s->c->o.json) return 0;
+  for (; s->n_lead > 0; s->n_lead--) speak(s, *s->lead++);
+  speak(s, id);
+  fflush(stdout);
   return 0;
 }
 
-/* generation_config.json: ends, start and length; what asks for a search that is not here is an
- * error, but for --greedy. Without the file, the ids of config.json hold. */
-static void read_generation(cli *c, const char *dir, tfp_model *m, speaker *s, int64_t *max_new,
-                            int64_t *max_length) {
-  static const struct {
-    const char *key;
-    double plain;
-  } searches[] = {{"num_beams", 1},           {"no_repeat_ngram_size", 0},
-                  {"repetition_penalty", 1},  {"min_length", 0},
-                  {"min_new_tokens", 0},      {"forced_bos_token_id", -1},
-                  {"forced_eos_token_id", -1}};
-  char path[1024];
-  tfp_json *root = NULL;
-  const tfp_json *v;
-  size_t i;
-  path_join(c, path, sizeof path, dir, "generation_config.json");
-  if (m->config.eos >= 0) s->ends[s->n_ends++] = m->config.eos;
-  if (tfp_file_exists(c->ctx, path)) root = tfp_json_parse_file(c->ctx, path);
+/* What generation_config.json says, and what the command line says over it. Draws must be asked for
+ * here; then the file has a say in them. */
+static tfp_gen_desc read_generation(cli *c, const char *dir, const tfp_model *m) {
+  const options *o = &c->o;
+  const int drawn = o->temperature == o->temperature || o->top_k >= 0 || o->top_p == o->top_p ||
+                    o->min_p == o->min_p;
+  tfp_gen_desc d;
+  if (o->greedy && drawn)
+    die(c, 2, "generate takes --greedy, or --temperature, --top-k, --top-p and --min-p, not both");
+  tfp_gen_load(c->ctx, dir, &m->config, &d);
   check(c);
-  if (!root) return;
-  s->n_ends = 0;
-  v = tfp_json_get(root, "eos_token_id");
-  if (v && v->type == TFP_JSON_ARRAY) v = v->child;
-  for (; v && v->type == TFP_JSON_INT && s->n_ends < MAX_ENDS; v = v->key ? NULL : v->next)
-    s->ends[s->n_ends++] = (int32_t)v->integer;
-  m->config.decoder_start =
-      (int32_t)tfp_json_get_int(root, "decoder_start_token_id", m->config.decoder_start);
-  *max_new = tfp_json_get_int(root, "max_new_tokens", -1);
-  *max_length = tfp_json_get_int(root, "max_length", -1);
-  for (i = 0; i < sizeof searches / sizeof *searches && !c->o.greedy; i++) {
-    const double x = tfp_json_get_number(root, searches[i].key, searches[i].plain);
-    if (x != searches[i].plain)
-      die(c, 1, "'%s' asks for %s %g, which is not in this release; --greedy does without", path,
-          searches[i].key, x);
-  }
-  tfp_json_free(root);
+  d.greedy = !drawn || o->temperature == 0;
+  if (o->greedy) d.beams = 1;
+  d.temperature = either_real(o->temperature, d.temperature);
+  d.top_k = either(o->top_k, d.top_k);
+  d.top_p = either_real(o->top_p, d.top_p), d.min_p = either_real(o->min_p, d.min_p);
+  d.seed = (uint64_t)o->seed;
+  d.beams = either(o->beams, d.beams);
+  if (o->length_penalty == o->length_penalty)
+    d.length_penalty = o->length_penalty == 0 ? TFP_LENGTH_PENALTY_OFF : o->length_penalty;
+  if (o->early_stopping)
+    d.early_stopping = *o->early_stopping == 't'   ? TFP_STOP_WHEN_FULL
+                       : *o->early_stopping == 'n' ? TFP_STOP_NEVER
+                                                   : TFP_STOP_BY_SCORE;
+  d.no_repeat_ngram = either(o->no_repeat_ngram, d.no_repeat_ngram);
+  d.repetition_penalty = either_real(o->repetition_penalty, d.repetition_penalty);
+  if (o->min_new >= 0) d.min_new = o->min_new, d.min_length = 0;
+  if (o->max_new > 0) d.max_new = o->max_new;
+  return d;
 }
 static int32_t *read_prompt(cli *c, const char *dir, tfp_model *m, tfp_tokenizer **tok,
                             int64_t *n) {
@@ -1801,44 +1801,38 @@ static void print_generated(cli *c, speaker *s, const int32_t *ids, int64_t n) {
   free(text);
 }
 static void run_generate(cli *c) {
-  const int drawn =
-      c->o.temperature == c->o.temperature || c->o.top_k > 0 || c->o.top_p == c->o.top_p;
   const char *dir = c->o.words.at[0];
-  int64_t n, made, lead, max_new = -1, max_length = -1, usable;
+  int64_t n, made, lead, most, usable;
   tfp_model *m;
   tfp_gen_desc d;
   speaker s;
   int32_t *prompt, *ids;
+  int two;
   needs(c, c->o.prompt || c->o.ids, "--prompt or --ids");
   if (c->o.prompt && c->o.ids) die(c, 2, "generate takes --prompt or --ids, not both");
-  if (c->o.greedy && drawn)
-    die(c, 2, "generate takes --greedy, or --temperature, --top-k and --top-p, not both");
   m = tfp_model_load(c->ctx, dir, 0);
   check(c);
   memset(&s, 0, sizeof s);
-  memset(&d, 0, sizeof d);
-  s.c = c;
-  read_generation(c, dir, m, &s, &max_new, &max_length);
+  s.c = c, two = m->config.arch == TFP_SEQ2SEQ;
+  d = read_generation(c, dir, m);
   prompt = read_prompt(c, dir, m, &s.tok, &n);
-  s.start = m->config.arch == TFP_SEQ2SEQ ? m->config.decoder_start : -1;
-  lead = m->config.arch == TFP_SEQ2SEQ ? 1 : n;
-  if (max_new < 1) max_new = max_length > lead ? max_length - lead : 20;
-  d.max_new = either(c->o.max_new, max_new);
-  d.temperature = drawn ? either_real(c->o.temperature, 1) : 0;
-  d.top_k = either(c->o.top_k, 0), d.top_p = either_real(c->o.top_p, 0);
-  d.seed = (uint64_t)c->o.seed, d.end_id = -1;
+  s.start = two ? d.decoder_start.at[0] : -1;
+  if (two && s.start < 0) s.start = m->config.bos > 0 ? m->config.bos : 0;
+  lead = two ? 1 : n;
+  most = d.max_new ? d.max_new : d.max_length > lead ? d.max_length - lead : 20;
   usable = tfp_vocab_size(s.tok);
-  d.vocab = usable < m->config.vocab_size ? usable : 0;
+  if (!d.greedy && usable < m->config.vocab_size) d.vocab = usable; /* dead rows are not drawn */
   d.on_token = on_token, d.user = &s;
-  ids = (int32_t *)take(c, lead + d.max_new, sizeof *ids);
-  if (m->config.arch == TFP_SEQ2SEQ)
-    ids[0] = s.start >= 0 ? s.start : 0;
+  ids = (int32_t *)take(c, lead + most, sizeof *ids);
+  if (two)
+    ids[0] = s.start;
   else
     memcpy(ids, prompt, (size_t)n * sizeof *ids);
-  s.lead = ids, s.n_lead = m->config.arch == TFP_SEQ2SEQ && s.tok ? 0 : lead;
-  made = tfp_generate(m, prompt, n, &d, ids + lead, d.max_new);
+  s.lead = ids, s.n_lead = two && s.tok ? 0 : lead;
+  made = tfp_generate(m, prompt, n, &d, ids + lead, most);
   check(c);
   print_generated(c, &s, ids, lead + made);
+  tfp_gen_free(c->ctx, &d);
 }
 
 /* ---- what pretrain and eval share ------------------------------------------------------------ */
@@ -2271,6 +2265,8 @@ static void write_card(run *r) {
   memset(&card, 0, sizeof card);
   card.objective = goals[r->t.objective], card.data = data, card.command = command_line,
   card.machine = machine;
+  card.tokenizer = tfp_tokenizer_name(r->t.tok), card.train = &r->train;
+  card.seed = (uint64_t)c->o.seed;
   card.parameters = tfp_model_parameters(r->model), card.steps = r->last.step,
   card.tokens_per_step = r->last.tokens;
   card.train_tokens = tfp_dataset_tokens(r->t.data, TFP_TRAIN);
