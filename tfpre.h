@@ -16509,6 +16509,7 @@ TFP_API int tfp_config_preset(const char *name, tfp_config *c) {
   return 0;
 }
 
+enum { TFPI_MAX_LAYERS = 1 << 14 }; /* so that nonsense in a file is no endless loop */
 TFP_API tfp_status tfp_config_check(tfp_ctx *ctx, tfp_config *c) {
   if (ctx->status) return ctx->status;
   if ((int)c->family < 0 || c->family >= TFP_FAMILY_COUNT || (int)c->head < 0 ||
@@ -16537,6 +16538,9 @@ TFP_API tfp_status tfp_config_check(tfp_ctx *ctx, tfp_config *c) {
       c->decoder_layers < 0)
     return tfpi_fail(ctx, TFP_ERR_ARG, "config: %i encoder and %i decoder layers",
                      c->encoder_layers, c->decoder_layers);
+  if (c->encoder_layers > TFPI_MAX_LAYERS || c->decoder_layers > TFPI_MAX_LAYERS)
+    return tfpi_fail(ctx, TFP_ERR_ARG, "config: %i encoder and %i decoder layers; at most %d",
+                     c->encoder_layers, c->decoder_layers, (int)TFPI_MAX_LAYERS);
   if (c->position == TFP_POS_LEARNED && c->max_positions < 1)
     return tfpi_fail(ctx, TFP_ERR_ARG, "config: learned positions want max_positions above 0");
   if (c->position == TFP_POS_ROTARY && c->head_dim % 2)
@@ -19357,7 +19361,8 @@ static void tfpi_put_extra(tfp_json_writer *w, const tfpi_extra *x, const tfp_co
         tfp_json_put_text(w, tfpi_problems[c->problem], -1);
       else tfp_json_put_null(w);
       break;
-    case TFPI_EXTRA_TIED: tfp_json_put_bool(w, c->tied && !c->own_words);
+    case TFPI_EXTRA_TIED: /* of a BART it speaks of the stacks; a head that differs shows itself */
+      tfp_json_put_bool(w, !c->own_words && (c->tied || c->family == TFP_BART));
   }
 }
 
@@ -19426,6 +19431,7 @@ static tfp_status tfpi_get_activation(tfp_ctx *ctx, const char *path, const char
                                       const char *text, tfp_activation *out) {
   int i;
   if (!strcmp(text, "swish")) text = "silu";
+  if (!strcmp(text, "gelu_python")) text = "gelu";
   if (!strcmp(text, "gelu_pytorch_tanh") || !strcmp(text, "gelu_fast") ||
       !strcmp(text, "gelu_accurate"))
     text = "gelu_new";
@@ -19442,6 +19448,7 @@ static tfp_status tfpi_get_config_value(tfp_ctx *ctx, const char *path, const tf
                                         const tfpi_key *k, tfp_config *c) {
   char *at = (char *)c + k->offset;
   int fits = 1;
+  if (k->type == TFPI_KEY_ID && v->type == TFP_JSON_ARRAY && v->count) v = v->child; /* the first */
   if (v->type == TFP_JSON_NULL) {
     if (k->type == TFPI_KEY_ID) *(int32_t *)(void *)at = -1;
     return TFP_OK; /* null: the default */
@@ -19509,6 +19516,11 @@ static tfp_status tfpi_refuse_config(tfp_ctx *ctx, const char *path, const tfp_j
     if (flags[i].families & 1 << c->family && tfp_json_get_bool(root, flags[i].key, 0))
       return tfpi_fail(ctx, TFP_ERR_UNSUPPORTED,
                        "'%s': \"%s\" is true; only false can be computed", path, flags[i].key);
+  if (c->family == TFP_BLOOM && tfp_json_get_bool(root, "slow_but_exact", 0) &&
+      tfp_json_get_int(root, "pretraining_tp", 1) > 1)
+    return tfpi_fail(ctx, TFP_ERR_UNSUPPORTED,
+                     "'%s': \"slow_but_exact\" with \"pretraining_tp\" above 1 leaves out biases",
+                     path);
   how = tfp_json_get_text(root, "position_embedding_type", "absolute");
   if (TFPI_IN_BERTS & 1 << c->family && strcmp(how, "absolute"))
     return tfpi_fail(ctx, TFP_ERR_UNSUPPORTED,
@@ -20356,8 +20368,7 @@ static tfp_status tfpi_detect(tfp_ctx *ctx, const tfpi_weights *w, tfp_config *c
                        ? "embeddings.word_embeddings.weight" : "shared.weight";
   tfpi_found head, shared = tfpi_find_any_prefix(w, word), stack;
   int i;
-  if (c->family == TFP_BART && c->arch == TFP_DECODER)
-    shared = tfpi_find_any_prefix(w, "decoder.embed_tokens.weight");
+  for (i = 0; i < 2 && !shared.entry; i++) shared = tfpi_find_any_prefix(w, tfpi_word_aliases[i]);
   if (c->head == TFP_HEAD_LM || c->head == TFP_HEAD_PRETRAINING) {
     head = tfpi_find_any_prefix(w, own);
     if (head.entry && shared.entry && tfpi_differ(ctx, head, shared)) c->tied = 0;
@@ -20372,6 +20383,25 @@ static tfp_status tfpi_detect(tfp_ctx *ctx, const tfpi_weights *w, tfp_config *c
     if (stack.entry && (!c->tied || tfpi_differ(ctx, stack, shared))) c->own_words = 1;
   }
   return ctx->status;
+}
+/* A configuration may ask for any size; no memory is taken that is out of all proportion to the
+ * file. What is somewhat too small gets an error that names the missing tensors. */
+static tfp_status tfpi_check_size(tfp_ctx *ctx, const tfpi_weights *w, const tfp_config *c) {
+  const double C = (double)c->hidden, inner = (double)c->heads * (double)c->head_dim;
+  double wanted = 4 * C * inner + (c->gated ? 3 : 2) * C * (double)c->ffn, there = 0;
+  int64_t i, k;
+  wanted *= (double)c->encoder_layers + (double)c->decoder_layers;
+  wanted += C * ((double)c->vocab_size + (double)c->type_vocab);
+  if (c->position == TFP_POS_LEARNED) wanted += C * (double)c->max_positions;
+  if (c->position == TFP_POS_BUCKETS) wanted += (double)c->buckets * (double)c->heads;
+  if (c->head == TFP_HEAD_CLASS || c->head == TFP_HEAD_TAG) wanted += C * (double)c->num_labels;
+  for (i = 0; i < w->n; i++)
+    for (k = 0; k < tfp_safetensors_count(w->file[i]); k++)
+      there += (double)tfp_safetensors_at(w->file[i], k)->count;
+  if (wanted <= 16 * there + 1e7) return TFP_OK;
+  return tfpi_fail(ctx, TFP_ERR_FORMAT,
+                   "'%s': holds %g numbers; by config.json the model would have more than %g", w->path,
+                   there, wanted);
 }
 /* The names of the classes, from "id2label" with keys "0" to "n-1". */
 static void tfpi_keep_labels(tfp_model *m, const char *dir) {
@@ -20407,7 +20437,8 @@ TFP_API tfp_model *tfp_model_load(tfp_ctx *ctx, const char *dir, int trainable) 
   tfp_model *m = NULL;
   if (tfp_config_load(ctx, dir, &c)) return NULL;
   scope = tfpi_scope_begin(ctx);
-  if (!tfpi_weights_open(ctx, dir, &w) && !tfpi_detect(ctx, &w, &c)) {
+  if (!tfpi_weights_open(ctx, dir, &w) && !tfpi_check_size(ctx, &w, &c) &&
+      !tfpi_detect(ctx, &w, &c)) {
     m = tfp_model_create(ctx, &c, trainable);
     if (m && tfpi_load_from(m, &w, 1) >= 0) tfpi_keep_labels(m, dir);
   }

@@ -470,6 +470,37 @@ static void hub_targets(void) {
   }
   tfp_destroy(ctx);
 }
+/* Sizes that the weights belie are refused before memory is taken for them. */
+static void hub_hostile_sizes(void) {
+  static const char *const changes[][2] = {
+    {"\"n_layer\": 2", "\"n_layer\": 1000000000000"},
+    {"\"n_embd\": 128", "\"n_embd\": 4000000000"},
+    {"\"n_inner\": 512", "\"n_inner\": 900000000000"},
+    {"\"vocab_size\": 131", "\"vocab_size\": 2147483647"},
+    {"\"n_positions\": 1024", "\"n_positions\": 99999999999"}};
+  tfp_ctx *ctx = tfp_create(NULL);
+  const char *dir = dir_now();
+  char *text, *at;
+  tfp_config c;
+  size_t i;
+  tfp_config_preset("gpt2-tiny", &c);
+  c.vocab_size = 131;
+  CHECK(tfp_model_save(tfp_model_create(ctx, &c, 0), dir) == TFP_OK);
+  CHECK(tfp_read_file(ctx, test_path("config.json"), &text, NULL) == TFP_OK);
+  for (i = 0; i < sizeof changes / sizeof *changes; i++) {
+    char changed[4096];
+    at = strstr(text, changes[i][0]);
+    test_check(at != NULL, changes[i][0], __FILE__, __LINE__);
+    if (!at) continue;
+    snprintf(changed, sizeof changed, "%.*s%s%s", (int)(at - text), text, changes[i][1],
+             at + strlen(changes[i][0]));
+    put_text(test_path("config.json"), changed);
+    CHECK(!tfp_model_load(ctx, dir, 0));
+    CHECK(tfp_error(ctx) == TFP_ERR_FORMAT || tfp_error(ctx) == TFP_ERR_ARG);
+    tfp_clear_error(ctx);
+  }
+  tfp_destroy(ctx);
+}
 static void hub_refused_fields(void) {
   static const char *const fields[][2] = {
     {"\"position_embedding_type\": \"relative_key\"", "relative_key"},
@@ -644,6 +675,7 @@ void test_hub(void) {
   RUN(hub_names_of_classes);
   RUN(hub_targets);
   RUN(hub_refused_fields);
+  RUN(hub_hostile_sizes);
   RUN(hub_other_names_of_fields);
   RUN(hub_card);
 }
