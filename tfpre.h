@@ -2229,10 +2229,11 @@ typedef struct tfp_config {
 
 /* tfp_config_preset -- a configuration by its published name, or a tiny one of a family.
  *
- * Args     name: bert-base-uncased, bert-base-cased, bert-large-uncased, bert-mini, roberta-base,
- *          gpt2, gpt2-medium, gpt2-large, gpt2-xl, bloom-560m, bloom-1b1, bloom-1b7, bloom-3b,
- *          t5-small, t5-base, t5-large, t5-v1_1-small, t5-v1_1-base, bart-base, bart-large; or
- *          FAMILY-tiny
+ * Args     name: bert-base-uncased, bert-base-cased, bert-large-uncased, bert-large-cased,
+ *          bert-medium, bert-small, bert-mini; roberta-base, roberta-large; gpt2, gpt2-medium,
+ *          gpt2-large, gpt2-xl; bloom-560m, bloom-1b1, bloom-1b7, bloom-3b, bloom-7b1, bloom;
+ *          t5-small, t5-base, t5-large, t5-3b, t5-11b; t5-v1_1-small, -base, -large, -xl, -xxl, and
+ *          the same of flan-t5; bart-base, bart-large; or FAMILY-tiny
  * Returns  1, or 0 if there is no such name; the head is TFP_HEAD_LM
  */
 TFP_API int tfp_config_preset(const char *name, tfp_config *config);
@@ -2277,7 +2278,7 @@ struct tfp_model {
 TFP_API tfp_model *tfp_model_create(tfp_ctx *ctx, const tfp_config *config, int trainable);
 TFP_API void tfp_model_free(tfp_model *model);
 
-/* tfp_model_parameters -- numbers in a model, tied ones once.
+/* tfp_model_parameters -- numbers in a model, tied ones once, BART's buffer final_logits_bias not.
  *
  * Returns  parameters
  */
@@ -2348,6 +2349,24 @@ TFP_API void tfp_cache_reset(tfp_cache *cache);
  * Returns  positions
  */
 TFP_API int64_t tfp_cache_length(const tfp_cache *cache);
+/* tfp_cache_narrow, tfp_cache_repeat -- read prompts once, then go on with several texts of each:
+ * an empty cache takes `rows` rows (at most those it was made with) from now on; later each row
+ * becomes `times` rows behind each other, with all that they hold.
+ *
+ * Returns  TFP_OK or the error
+ * Errors   TFP_ERR_ARG if the rows do not fit; TFP_ERR_STATE if a cache in use is narrowed
+ */
+TFP_API tfp_status tfp_cache_narrow(tfp_cache *cache, int64_t rows);
+TFP_API tfp_status tfp_cache_repeat(tfp_cache *cache, int64_t times);
+/* tfp_cache_reorder -- row i goes on as row parents[i] was: what beam search does each step.
+ *
+ * Shapes   parents (B)
+ * Args     parents: behind an encoder, rows that tfp_cache_repeat made of the same row
+ * Returns  TFP_OK or the error
+ * Errors   TFP_ERR_ARG for a parent out of range, or one that reads another encoder input
+ * Cost     copies the rows that change, in place
+ */
+TFP_API tfp_status tfp_cache_reorder(tfp_cache *cache, const int64_t *parents);
 /* ================================================================================================
  * >>eval.h   how good a model is
  * ================================================================================================
@@ -2550,44 +2569,144 @@ TFP_API tfp_status tfp_trainer_load(tfp_trainer *trainer, const char *path,
  * >>generate.h   writing text, and filling masks
  * ================================================================================================
  */
+/* A list of token ids. n = 0: none, or what the model's configuration says. It is borrowed. */
+typedef struct tfp_ids { const int32_t *at; int64_t n; } tfp_ids;
+
+/* When a beam search ends, though its running texts could go on. */
+typedef enum tfp_early_stopping {
+  TFP_STOP_BY_SCORE = 0, /* when the best running text, scored at its present length, is no better
+                            than the worst of as many ended texts as there are beams ("false") */
+  TFP_STOP_WHEN_FULL,    /* as soon as that many texts ended ("true") */
+  TFP_STOP_NEVER         /* as by score, but at the length that would help it most ("never") */
+} tfp_early_stopping;
+
+/* A length_penalty of 0, which a description cannot say with 0: scores are sums, not means. */
+#define TFP_LENGTH_PENALTY_OFF 1e-30
+
+/* How a text is written. All zero is greedy search of 20 tokens, up to the model's end token. The
+ * names in brackets are those of generation_config.json, where the field has another. */
 typedef struct tfp_gen_desc {
-  int64_t max_new;     /* tokens at most; 0 means 20 */
-  double temperature;  /* 0: always the likeliest token (greedy) */
-  int64_t top_k;       /* sample among the k likeliest; 0: all */
-  double top_p;        /* sample among the fewest tokens whose probability reaches p; 0 means 1 */
-  uint64_t seed;       /* of the draws */
-  int32_t end_id;      /* the token that ends a text; -1: none */
+  int64_t max_new;    /* new tokens at most (max_new_tokens); 0: as max_length says */
+  int64_t max_length; /* prompt (encoder-decoders: start token) and new tokens; 0: 20 new tokens,
+                         or as many as learned positions leave */
+  int64_t min_new;    /* no end before so many new tokens (min_new_tokens); wins over min_length */
+  int64_t min_length; /* the same, counted as in max_length */
+  /* which token comes next */
+  double temperature; /* draw, logits divided by it; 0: the likeliest token, or beams */
+  int greedy;         /* 1: do not draw, whatever temperature says (not do_sample) */
+  int64_t top_k;      /* draw among the k likeliest; 0: all */
+  double top_p;       /* draw among the fewest whose probability reaches p; 0 means 1 */
+  double min_p;       /* draw among those with so many times the probability of the likeliest */
+  uint64_t seed;      /* of the draws */
+  /* beam search */
+  int64_t beams;      /* texts that run at once (num_beams); 0 means 1: no beam search */
+  double length_penalty;             /* scores are divided by new tokens to this power; 0 means 1 */
+  tfp_early_stopping early_stopping;
+  /* what the scores go through first: logits, or in beam search log-probabilities */
+  double repetition_penalty; /* of tokens that were there: s/r, or s*r below 0; 0 means 1 */
+  double encoder_repetition_penalty; /* the other way round, of the prompt's tokens; 0 means 1 */
+  int64_t no_repeat_ngram; /* n tokens in a row come once (no_repeat_ngram_size); 0: anything */
+  int64_t encoder_no_repeat_ngram;   /* nor may they stand in the prompt (same ending) */
+  const tfp_ids *bad_words;          /* sequences that are never completed (bad_words_ids) */
+  int64_t n_bad_words;
+  tfp_ids suppress;          /* tokens that are never written (suppress_tokens) */
+  tfp_ids begin_suppress;    /* not as the first new one (begin_suppress_tokens) */
+  tfp_ids forced_bos;        /* the only token behind a text of one token (forced_bos_token_id) */
+  tfp_ids forced_eos;        /* the only tokens at the last place (forced_eos_token_id) */
+  int renormalize;           /* probabilities sum to 1 again after all that (renormalize_logits) */
   int64_t vocab; /* ids from here on are never written (dead rows of the table); 0: all may be */
+  /* special tokens; one with id -1 is "none" */
+  tfp_ids ends;          /* tokens that end a text (eos_token_id); n = 0: end_id */
+  int32_t end_id;        /* one such token; 0: the model's eos; -1: none */
+  tfp_ids pad;           /* one id (pad_token_id): fills up rows; n = 0: the model's */
+  tfp_ids decoder_start; /* one id (decoder_start_token_id); n = 0: the model's */
+  /* listening */
   int (*on_token)(void *user,
-                  int32_t id); /* called for each new token; not 0: stop. NULL: silence */
+                  int32_t id); /* called for each new token of a single text, with beams at the
+                                  end; not 0: stop. NULL: silence */
   void *user;
+  void *lists; /* of tfp_gen_load: see tfp_gen_free */
 } tfp_gen_desc;
 
 /* tfp_generate -- continue a text (decoders), or answer one (encoder-decoders), with a cache.
  *
  * Shapes   prompt (n)   ->   out: new tokens, the end token among them
  * Args     prompt: n >= 1; for encoder-decoders the encoder's input with its special tokens
- *          desc: NULL is greedy, 20 tokens; out: room for max ids
+ *          desc: NULL is all zero; out: room for max ids
  * Returns  how many tokens were written to out; -1 on error
  * Errors   TFP_ERR_ARG for an encoder, an empty prompt or options out of range; TFP_ERR_DATA;
  *          TFP_ERR_NOMEM
  * Memory   a cache for the call; resets the step arena
- * Cost     one position a token. A text that outgrows learned positions goes on with its second
- *          half as context, which costs half a context then
+ * Cost     one position a token and beam, all beams in one forward; the prompt is read once. A text
+ *          that outgrows learned positions goes on with its second half as context, which costs
+ *          half a context then
+ * Source   the rules are those of Hugging Face's generate (5.23), token by token: see tfpi_process
+ *          and tfpi_beam_step
  */
 TFP_API int64_t tfp_generate(tfp_model *model, const int32_t *prompt, int64_t n,
                              const tfp_gen_desc *desc, int32_t *out, int64_t max);
 
-/* tfp_sample -- draw a token from logits. NaN and ids beyond desc.vocab become -infinity there.
+/* tfp_generate_batch -- the same for several prompts at once.
+ *
+ * Shapes   ids, mask (rows,n)   ->   out (rows,max)   counts (rows)
+ * Args     mask: 0 hides a token; decoders want it on the left. NULL: nothing is hidden, but in
+ *          decoders the pad token, if it is no end token. out: new tokens of each row, then pad (in
+ *          beam search the first end token if pad is 0, and -1 if there is no end token, as in the
+ *          reference); counts: new tokens of each row, or NULL
+ * Returns  the largest count; -1 on error
+ * Errors   as tfp_generate; TFP_ERR_ARG for a row that is hidden altogether
+ * Memory   as tfp_generate, rows times
+ */
+TFP_API int64_t tfp_generate_batch(tfp_model *model, const int32_t *ids, const int32_t *mask,
+                                   int64_t rows, int64_t n, const tfp_gen_desc *desc, int32_t *out,
+                                   int64_t max, int64_t *counts);
+
+/* tfp_filter_logits -- leave what may be drawn: temperature, then top_k, top_p, min_p. What falls
+ * out becomes -infinity, NaN and ids beyond desc.vocab too.
+ *
+ * Shapes   logits (V)   work (V): receives the ids that stay
+ * Args     desc: temperature (0 means 1), top_k, top_p, min_p, vocab; where beams > 1, one token
+ *          more stays than there are `ends`
+ * Returns  how many ids stay
+ * Source   Holtzman et al. 2019 (arXiv:1904.09751) for top_p. Ties with the k-th stay in, as in the
+ *          reference; the set for top_p is the smallest whose probability is at least p: from the
+ *          unlikeliest up, those go whose probabilities add up to at most 1 - p. In float32
+ */
+TFP_API int64_t tfp_filter_logits(float *logits, int64_t V, const tfp_gen_desc *desc,
+                                  int32_t *work);
+
+/* tfp_sample -- draw a token from logits, filtered as above; the likeliest if temperature is 0.
  *
  * Shapes   logits (V)   work (V)
- * Args     desc: temperature, top_k, top_p, vocab; u in [0,1): the draw
+ * Args     desc: as above, and greedy; u in [0,1): the draw
  * Returns  an id
- * Source   Holtzman et al. 2019 (arXiv:1904.09751) for top_p. Ties with the k-th stay in, as in the
- *          reference; the set for top_p is the smallest whose probability is at least p
  */
 TFP_API int32_t tfp_sample(float *logits, int64_t V, const tfp_gen_desc *desc, double u,
                            int32_t *work);
+
+/* tfp_gen_load -- how a model directory says that texts are written: dir/generation_config.json,
+ * or, where there is no such file, the same keys in dir/config.json.
+ *
+ * Args     config: the start token, where the file names none; desc: receives it. Without do_sample
+ *          greedy is 1; temperature is then 1 and top_k 50 where the file does not say
+ * Returns  TFP_OK or the error
+ * Errors   TFP_ERR_IO; TFP_ERR_FORMAT with the key and the byte; TFP_ERR_UNSUPPORTED for a key that
+ *          asks for another search (num_beam_groups, sequence_bias, ...); TFP_ERR_NOMEM
+ * Memory   lists are owned by the context: free them with tfp_gen_free, or with the context
+ */
+TFP_API tfp_status tfp_gen_load(tfp_ctx *ctx, const char *dir, const tfp_config *config,
+                                tfp_gen_desc *desc);
+TFP_API void tfp_gen_free(tfp_ctx *ctx, tfp_gen_desc *desc);
+
+/* tfp_gen_save -- write dir/generation_config.json, from which the reference's generate and
+ * tfp_gen_load read the same.
+ *
+ * Args     config: its ids stand where desc has none; desc: NULL is all zero
+ * Returns  TFP_OK or the error
+ * Errors   TFP_ERR_IO; TFP_ERR_NOMEM
+ */
+TFP_API tfp_status tfp_gen_save(tfp_ctx *ctx, const char *dir, const tfp_config *config,
+                                const tfp_gen_desc *desc);
 
 typedef struct tfp_filled { int64_t position; int32_t id; double probability; } tfp_filled;
 
@@ -2670,20 +2789,29 @@ TFP_API int64_t tfp_load_weights(tfp_model *model, const char *dir, int strict);
  */
 TFP_API const char *tfp_model_load_report(const tfp_model *model);
 
-/* What a model card says of a run. Texts may be NULL. */
+/* What a model card says of a run. All may be 0 or NULL: what is not known is not said. */
 typedef struct tfp_card {
   const char *title, *objective, *data, *command, *machine;
+  const char *purpose;       /* what it is for; NULL: what models of its kind are for */
+  const char *limits;        /* beside those that all models share */
+  const char *tokenizer;     /* "bytes", "bpe", ... */
+  const char *language;      /* ISO 639 codes, a comma between several: "en", "de,en" */
+  const char *license;       /* the hub's identifier: "mit", "apache-2.0" */
+  const char *base_model;    /* what it was fine-tuned from: a name on the hub */
   int64_t parameters, steps, tokens_per_step, train_tokens, val_tokens;
-  double lr, weight_decay, first_loss, last_loss, val_loss, seconds;
+  double lr, weight_decay, first_loss, last_loss, val_loss, seconds; /* val_loss: NaN for none */
+  const tfp_train_desc *train; /* NULL, or the rest of the hyper-parameters */
+  uint64_t seed;
   const tfp_step_info *curve; /* some steps of the run */
   int64_t curve_points;
 } tfp_card;
 
-/* tfp_card_save -- write dir/README.md: YAML for the hub, then what the model is, how it was made,
- * how good it is and what it is not for.
+/* tfp_card_save -- write dir/README.md: YAML for the hub, then what the model is and is for, how to
+ * open it, how it was made, how good it is and what it is not for.
  *
  * Returns  TFP_OK or the error
  * Errors   TFP_ERR_IO; TFP_ERR_NOMEM
+ * Source   huggingface.co/docs/hub/model-cards: the keys of the YAML and the order of the sections
  */
 TFP_API tfp_status tfp_card_save(tfp_ctx *ctx, const tfp_config *config, const tfp_card *card,
                                  const char *dir);
@@ -16323,9 +16451,13 @@ static const tfpi_preset tfpi_presets[] = {
   {"bert-base-uncased", TFP_BERT, 30522, 768, 12, 64, 3072, 12},
   {"bert-base-cased", TFP_BERT, 28996, 768, 12, 64, 3072, 12},
   {"bert-large-uncased", TFP_BERT, 30522, 1024, 16, 64, 4096, 24},
+  {"bert-large-cased", TFP_BERT, 28996, 1024, 16, 64, 4096, 24},
+  {"bert-medium", TFP_BERT, 30522, 512, 8, 64, 2048, 8},
+  {"bert-small", TFP_BERT, 30522, 512, 8, 64, 2048, 4},
   {"bert-mini", TFP_BERT, 30522, 256, 4, 64, 1024, 4},
   {"bert-tiny", TFP_BERT, 30522, 128, 2, 64, 512, 2},
   {"roberta-base", TFP_ROBERTA, 50265, 768, 12, 64, 3072, 12},
+  {"roberta-large", TFP_ROBERTA, 50265, 1024, 16, 64, 4096, 24},
   {"roberta-tiny", TFP_ROBERTA, 50265, 128, 2, 64, 512, 2},
   {"gpt2", TFP_GPT2, 50257, 768, 12, 64, 3072, 12},
   {"gpt2-medium", TFP_GPT2, 50257, 1024, 16, 64, 4096, 24},
@@ -16336,12 +16468,19 @@ static const tfpi_preset tfpi_presets[] = {
   {"bloom-1b1", TFP_BLOOM, 250880, 1536, 16, 96, 6144, 24},
   {"bloom-1b7", TFP_BLOOM, 250880, 2048, 16, 128, 8192, 24},
   {"bloom-3b", TFP_BLOOM, 250880, 2560, 32, 80, 10240, 30},
+  {"bloom-7b1", TFP_BLOOM, 250880, 4096, 32, 128, 16384, 30},
+  {"bloom", TFP_BLOOM, 250880, 14336, 112, 128, 57344, 70},
   {"bloom-tiny", TFP_BLOOM, 250880, 128, 2, 64, 512, 2},
   {"t5-small", TFP_T5, 32128, 512, 8, 64, 2048, 6},
   {"t5-base", TFP_T5, 32128, 768, 12, 64, 3072, 12},
   {"t5-large", TFP_T5, 32128, 1024, 16, 64, 4096, 24},
-  {"t5-v1_1-small", TFP_T5, 32128, 512, 6, 64, 1024, 8},
+  {"t5-3b", TFP_T5, 32128, 1024, 32, 128, 16384, 24},
+  {"t5-11b", TFP_T5, 32128, 1024, 128, 128, 65536, 24},
+  {"t5-v1_1-small", TFP_T5, 32128, 512, 6, 64, 1024, 8}, /* flan-t5-small is this too, and so on */
   {"t5-v1_1-base", TFP_T5, 32128, 768, 12, 64, 2048, 12},
+  {"t5-v1_1-large", TFP_T5, 32128, 1024, 16, 64, 2816, 24},
+  {"t5-v1_1-xl", TFP_T5, 32128, 2048, 32, 64, 5120, 24},
+  {"t5-v1_1-xxl", TFP_T5, 32128, 4096, 64, 64, 10240, 24},
   {"t5-tiny", TFP_T5, 32128, 128, 2, 64, 512, 2},
   {"bart-base", TFP_BART, 50265, 768, 12, 64, 3072, 6},
   {"bart-large", TFP_BART, 50265, 1024, 16, 64, 4096, 12},
@@ -16354,13 +16493,15 @@ TFP_API int tfp_config_preset(const char *name, tfp_config *c) {
   int i;
   for (i = 0; i < TFPI_COUNT(tfpi_presets); i++) {
     const tfpi_preset *p = &tfpi_presets[i];
-    if (strcmp(name, p->name)) continue;
+    if (strcmp(name, p->name) && (strncmp(name, "flan-t5-", 8) || strncmp(p->name, "t5-v1_1-", 8) ||
+                                  strcmp(name + 8, p->name + 8)))
+      continue;
     tfpi_config_family(c, p->family);
     c->vocab_size = p->vocab, c->hidden = p->hidden, c->heads = p->heads, c->head_dim = p->head_dim,
     c->ffn = p->ffn;
     if (c->arch != TFP_DECODER) c->encoder_layers = p->layers;
     if (c->arch != TFP_ENCODER) c->decoder_layers = p->layers;
-    if (strncmp(name, "t5-v1_1", 7) == 0) { /* v1.1: gated, a head of its own, no scale */
+    if (strncmp(p->name, "t5-v1_1", 7) == 0) { /* v1.1: gated, a head of its own, no scale */
       c->gated = 1, c->activation = TFP_ACT_GELU_NEW, c->tied = 0, c->scale_logits = 0;
     }
     return 1;
@@ -16368,6 +16509,7 @@ TFP_API int tfp_config_preset(const char *name, tfp_config *c) {
   return 0;
 }
 
+enum { TFPI_MAX_LAYERS = 1 << 14 }; /* so that nonsense in a file is no endless loop */
 TFP_API tfp_status tfp_config_check(tfp_ctx *ctx, tfp_config *c) {
   if (ctx->status) return ctx->status;
   if ((int)c->family < 0 || c->family >= TFP_FAMILY_COUNT || (int)c->head < 0 ||
@@ -16396,6 +16538,9 @@ TFP_API tfp_status tfp_config_check(tfp_ctx *ctx, tfp_config *c) {
       c->decoder_layers < 0)
     return tfpi_fail(ctx, TFP_ERR_ARG, "config: %i encoder and %i decoder layers",
                      c->encoder_layers, c->decoder_layers);
+  if (c->encoder_layers > TFPI_MAX_LAYERS || c->decoder_layers > TFPI_MAX_LAYERS)
+    return tfpi_fail(ctx, TFP_ERR_ARG, "config: %i encoder and %i decoder layers; at most %d",
+                     c->encoder_layers, c->decoder_layers, (int)TFPI_MAX_LAYERS);
   if (c->position == TFP_POS_LEARNED && c->max_positions < 1)
     return tfpi_fail(ctx, TFP_ERR_ARG, "config: learned positions want max_positions above 0");
   if (c->position == TFP_POS_ROTARY && c->head_dim % 2)
@@ -16607,7 +16752,9 @@ TFP_API void tfp_model_free(tfp_model *model) {
   if (model) tfp_params_free(model->params);
 }
 TFP_API int64_t tfp_model_parameters(const tfp_model *model) {
-  return model ? model->params->numel : 0;
+  const tfp_param *bias = model ? tfp_params_find(model->params, "lm.b") : NULL;
+  if (!model) return 0;
+  return model->params->numel - (bias && bias->frozen ? tfp_numel(bias->tensor) : 0);
 }
 TFP_API void tfp_set_loss_scale(tfp_ctx *ctx, double scale) { ctx->now.loss_scale = (float)scale; }
 
@@ -16617,11 +16764,13 @@ struct tfp_cache {
   tfp_model *model;
   tfpi_arena *arena;
   int64_t rows, length, encoder_length, used;
+  int64_t most, times;             /* room for rows; how many neighbours read the same input */
   int encoded;                     /* cross keys and values are there */
   int masked, encoder_masked;      /* some key is hidden */
   tfp_tensor **k, **v;             /* (B,length,inner) a layer */
   tfp_tensor **cross;              /* (B,encoder_length,2*inner) a layer */
   int32_t *mask, *encoder_mask;    /* (B,length), (B,encoder_length) */
+  int64_t *moves, *waiting;        /* see tfpi_cache_plan: (B,2) and (B) */
 };
 TFP_API tfp_cache *tfp_cache_create(tfp_model *model, int64_t rows, int64_t length,
                                     int64_t encoder_length) {
@@ -16640,13 +16789,15 @@ TFP_API tfp_cache *tfp_cache_create(tfp_model *model, int64_t rows, int64_t leng
   if (!arena) return NULL;
   c = (tfp_cache *)tfpi_new(arena, 1, sizeof *c);
   if (!c) return NULL;
-  c->model = model, c->arena = arena, c->rows = rows, c->length = length,
+  c->model = model, c->arena = arena, c->rows = c->most = rows, c->times = 1, c->length = length,
   c->encoder_length = encoder_length;
   c->k = (tfp_tensor **)tfpi_new(arena, layers, sizeof *c->k);
   c->v = (tfp_tensor **)tfpi_new(arena, layers, sizeof *c->v);
   c->cross = (tfp_tensor **)tfpi_new(arena, layers, sizeof *c->cross);
   c->mask = (int32_t *)tfpi_new(arena, rows * length, sizeof *c->mask);
   c->encoder_mask = (int32_t *)tfpi_new(arena, rows * encoder_length, sizeof *c->encoder_mask);
+  c->moves = (int64_t *)tfpi_new(arena, rows, 2 * sizeof *c->moves);
+  c->waiting = (int64_t *)tfpi_new(arena, rows, sizeof *c->waiting);
   for (l = 0; l < layers && !ctx->status; l++) {
     shape[0] = rows, shape[1] = length, shape[2] = model->config.heads * model->config.head_dim;
     c->k[l] = tfpi_tensor(arena, TFP_REAL, 3, shape, "cache");
@@ -16654,6 +16805,7 @@ TFP_API tfp_cache *tfp_cache_create(tfp_model *model, int64_t rows, int64_t leng
     shape[1] = encoder_length, shape[2] *= 2;
     if (encoder_length) c->cross[l] = tfpi_tensor(arena, TFP_REAL, 3, shape, "cache");
   }
+  if (ctx->status) tfpi_arena_return(arena);
   return ctx->status ? NULL : c;
 }
 TFP_API void tfp_cache_free(tfp_cache *cache) {
@@ -16663,6 +16815,141 @@ TFP_API void tfp_cache_reset(tfp_cache *cache) {
   if (cache) cache->used = 0, cache->encoded = cache->masked = 0;
 }
 TFP_API int64_t tfp_cache_length(const tfp_cache *cache) { return cache ? cache->used : 0; }
+
+/* ---- cache: rows that become other rows ---- */
+
+static void tfpi_cache_set_rows(tfp_cache *c, int64_t rows) {
+  int64_t l;
+  for (l = 0; l < c->model->config.decoder_layers; l++) {
+    c->k[l]->shape[0] = c->v[l]->shape[0] = rows;
+    if (c->cross[l]) c->cross[l]->shape[0] = rows;
+  }
+  c->rows = rows;
+}
+TFP_API tfp_status tfp_cache_narrow(tfp_cache *cache, int64_t rows) {
+  if (!cache) return TFP_ERR_ARG;
+  if (rows < 1 || rows > cache->most)
+    return tfpi_fail(cache->model->ctx, TFP_ERR_ARG, "cache: %i rows of %i", rows, cache->most);
+  if (cache->used || cache->encoded)
+    return tfpi_fail(cache->model->ctx, TFP_ERR_STATE, "cache: narrowed with %i positions in it",
+                     cache->used);
+  cache->times = 1;
+  tfpi_cache_set_rows(cache, rows);
+  return TFP_OK;
+}
+
+/* Row t of each tensor of a cache: keys and values (even t, odd t of a layer), then cross ones.
+ * count: numbers of a row that are in use. */
+static tfp_real *tfpi_cache_part(const tfp_cache *c, int64_t t, int64_t *stride, int64_t *count) {
+  const int64_t layers = c->model->config.decoder_layers;
+  const tfp_tensor *x = t >= 2 * layers ? c->cross[t - 2 * layers] : t % 2 ? c->v[t / 2]
+                                                                           : c->k[t / 2];
+  *stride = x->stride[0];
+  *count = x->stride[1] * (t >= 2 * layers ? c->encoder_length : c->used);
+  return tfpi_data(x);
+}
+static void tfpi_cache_repeat_task(void *arg, int64_t t, int thread) {
+  const tfp_cache *c = (const tfp_cache *)arg;
+  const int64_t times = c->times;
+  int64_t i, stride, count;
+  tfp_real *x = tfpi_cache_part(c, t, &stride, &count);
+  (void)thread;
+  for (i = c->rows * times - 1; i > 0; i--) /* row 0 is there; the last ones do not cover sources */
+    if (i / times != i)
+      memcpy(x + i * stride, x + i / times * stride, (size_t)count * sizeof *x);
+}
+TFP_API tfp_status tfp_cache_repeat(tfp_cache *cache, int64_t times) {
+  tfp_ctx *ctx = cache ? cache->model->ctx : NULL;
+  int64_t i, layers;
+  if (!ctx) return TFP_ERR_ARG;
+  if (ctx->status) return ctx->status;
+  if (times < 1 || times > cache->most / cache->rows)
+    return tfpi_fail(ctx, TFP_ERR_ARG, "cache: %i rows %i times, with room for %i", cache->rows,
+                     times, cache->most);
+  cache->times = times;
+  layers = cache->model->config.decoder_layers;
+  if (!ctx->desc.dry_run)
+    tfpi_parallel(ctx, layers * (cache->encoder_length ? 3 : 2), tfpi_cache_repeat_task, cache);
+  for (i = cache->rows * times - 1; i > 0; i--) {
+    memcpy(cache->mask + i * cache->length, cache->mask + i / times * cache->length,
+           (size_t)cache->used * sizeof *cache->mask);
+    memcpy(cache->encoder_mask + i * cache->encoder_length,
+           cache->encoder_mask + i / times * cache->encoder_length,
+           (size_t)cache->encoder_length * sizeof *cache->encoder_mask);
+  }
+  tfpi_cache_set_rows(cache, cache->rows * times);
+  return TFP_OK;
+}
+
+/* What a reordering moves: pairs (to, from) in an order in which no row is overwritten that is
+ * still needed, then closed circles: runs of pairs whose last one has -1 for the row that the run's
+ * first pair overwrote. */
+typedef struct tfpi_cache_moves { tfp_cache *cache; int64_t plain, all; } tfpi_cache_moves;
+static tfpi_cache_moves tfpi_cache_plan(tfp_cache *c, const int64_t *parents) {
+  int64_t n = 0, i, at, next, *pair = c->moves, *waiting = c->waiting;
+  tfpi_cache_moves m;
+  memset(waiting, 0, (size_t)c->rows * sizeof *waiting); /* how many rows want the content of i */
+  for (i = 0; i < c->rows; i++)
+    if (parents[i] != i) waiting[parents[i]]++;
+  for (i = 0; i < c->rows; i++) /* a row that nobody wants, then its source if that is free now */
+    for (at = i; parents[at] != at && !waiting[at]; at = next) {
+      next = parents[at];
+      pair[2 * n] = at, pair[2 * n + 1] = next, n++;
+      waiting[at] = -1; /* done */
+      if (--waiting[next]) break;
+    }
+  m.cache = c, m.plain = n;
+  for (i = 0; i < c->rows; i++)
+    for (at = i; parents[at] != at && waiting[at] > 0; at = next) {
+      next = parents[at];
+      waiting[at] = -1;
+      pair[2 * n] = at, pair[2 * n + 1] = next == i ? -1 : next, n++;
+    }
+  m.all = n;
+  return m;
+}
+static void tfpi_cache_move_task(void *arg, int64_t t, int thread) {
+  enum { PIECE = 512 };
+  const tfpi_cache_moves *m = (const tfpi_cache_moves *)arg;
+  const int64_t *pair = m->cache->moves;
+  tfp_real aside[PIECE]; /* of the row that a circle overwrites first */
+  int64_t stride, count, i, k, at;
+  tfp_real *x = tfpi_cache_part(m->cache, t, &stride, &count);
+  (void)thread;
+  for (i = 0; i < m->plain; i++)
+    memcpy(x + pair[2 * i] * stride, x + pair[2 * i + 1] * stride, (size_t)count * sizeof *x);
+  for (k = i; i < m->all; i = k + 1)
+    for (at = 0; at < count; at += PIECE) {
+      const size_t bytes = (size_t)tfpi_min64(PIECE, count - at) * sizeof *x;
+      memcpy(aside, x + pair[2 * i] * stride + at, bytes);
+      for (k = i; pair[2 * k + 1] >= 0; k++)
+        memcpy(x + pair[2 * k] * stride + at, x + pair[2 * k + 1] * stride + at, bytes);
+      memcpy(x + pair[2 * k] * stride + at, aside, bytes);
+    }
+}
+TFP_API tfp_status tfp_cache_reorder(tfp_cache *cache, const int64_t *parents) {
+  tfp_ctx *ctx = cache ? cache->model->ctx : NULL;
+  tfpi_cache_moves m;
+  int64_t i, t;
+  if (!ctx) return TFP_ERR_ARG;
+  if (ctx->status) return ctx->status;
+  for (i = 0; i < cache->rows; i++)
+    if (parents[i] < 0 || parents[i] >= cache->rows ||
+        (cache->encoder_length && parents[i] / cache->times != i / cache->times))
+      return tfpi_fail(ctx, TFP_ERR_ARG,
+                       "cache: row %i of %i goes on as row %i; rows of one input: %i", i,
+                       cache->rows, parents[i], cache->encoder_length ? cache->times : cache->rows);
+  m = tfpi_cache_plan(cache, parents);
+  if (!m.all || !cache->used || ctx->desc.dry_run) return TFP_OK;
+  tfpi_parallel(ctx, 2 * cache->model->config.decoder_layers, tfpi_cache_move_task, &m);
+  if (!cache->masked) return TFP_OK;
+  for (t = 0; t < cache->used; t++) { /* waiting holds a column of the mask */
+    for (i = 0; i < cache->rows; i++) cache->waiting[i] = cache->mask[i * cache->length + t];
+    for (i = 0; i < cache->rows; i++)
+      cache->mask[i * cache->length + t] = (int32_t)cache->waiting[parents[i]];
+  }
+  return TFP_OK;
+}
 
 /* Header for positions first ... first+count-1 of a cached tensor. */
 static tfp_tensor *tfpi_cache_rows(tfp_ctx *ctx, const tfp_tensor *t, int64_t first,
@@ -17773,11 +18060,97 @@ TFP_API tfp_status tfp_trainer_load(tfp_trainer *t, const char *path, const char
  * >>generate.c   writing text, and filling masks
  * ================================================================================================
  */
+/* ---- options: a row each, by their names in generation_config.json, in alphabetical order ---- */
+
+typedef enum tfpi_gen_kind {
+  TFPI_GEN_COUNT,    /* int64_t in [low,high] */
+  TFPI_GEN_REAL,     /* double in [low,high] */
+  TFPI_GEN_FLAG,     /* int */
+  TFPI_GEN_ID,       /* tfp_ids: one id or a list of them */
+  TFPI_GEN_LIST,     /* tfp_ids: a list */
+  TFPI_GEN_WORDS,    /* bad_words: a list of lists */
+  TFPI_GEN_STOPPING, /* early_stopping: true, false, "never" */
+  TFPI_GEN_SAMPLE,   /* do_sample: the opposite of greedy */
+  TFPI_GEN_BOS       /* of the configuration; a start token where there is none */
+} tfpi_gen_kind;
+typedef struct tfpi_gen_key {
+  const char *key;
+  tfpi_gen_kind kind;
+  size_t offset;
+  double low, high;
+} tfpi_gen_key;
+
+#define TFPI_GEN(f) offsetof(tfp_gen_desc, f)
+#define TFPI_MANY 2147483647.0
+static const tfpi_gen_key tfpi_gen_keys[] = {
+    {"bad_words_ids", TFPI_GEN_WORDS, TFPI_GEN(bad_words), 0, 0},
+    {"begin_suppress_tokens", TFPI_GEN_LIST, TFPI_GEN(begin_suppress), 0, 0},
+    {"bos_token_id", TFPI_GEN_BOS, 0, 0, 0},
+    {"decoder_start_token_id", TFPI_GEN_ID, TFPI_GEN(decoder_start), 0, 0},
+    {"do_sample", TFPI_GEN_SAMPLE, TFPI_GEN(greedy), 0, 0},
+    {"early_stopping", TFPI_GEN_STOPPING, TFPI_GEN(early_stopping), 0, 0},
+    {"encoder_no_repeat_ngram_size", TFPI_GEN_COUNT, TFPI_GEN(encoder_no_repeat_ngram), 0,
+     TFPI_MANY},
+    {"encoder_repetition_penalty", TFPI_GEN_REAL, TFPI_GEN(encoder_repetition_penalty), 0, 1e30},
+    {"eos_token_id", TFPI_GEN_ID, TFPI_GEN(ends), 0, 0},
+    {"forced_bos_token_id", TFPI_GEN_ID, TFPI_GEN(forced_bos), 0, 0},
+    {"forced_eos_token_id", TFPI_GEN_ID, TFPI_GEN(forced_eos), 0, 0},
+    {"length_penalty", TFPI_GEN_REAL, TFPI_GEN(length_penalty), -1e30, 1e30},
+    {"max_length", TFPI_GEN_COUNT, TFPI_GEN(max_length), 0, TFPI_MANY},
+    {"max_new_tokens", TFPI_GEN_COUNT, TFPI_GEN(max_new), 0, TFPI_MANY},
+    {"min_length", TFPI_GEN_COUNT, TFPI_GEN(min_length), 0, TFPI_MANY},
+    {"min_new_tokens", TFPI_GEN_COUNT, TFPI_GEN(min_new), 0, TFPI_MANY},
+    {"min_p", TFPI_GEN_REAL, TFPI_GEN(min_p), 0, 1},
+    {"no_repeat_ngram_size", TFPI_GEN_COUNT, TFPI_GEN(no_repeat_ngram), 0, TFPI_MANY},
+    {"num_beams", TFPI_GEN_COUNT, TFPI_GEN(beams), 0, 65536},
+    {"pad_token_id", TFPI_GEN_ID, TFPI_GEN(pad), 0, 0},
+    {"renormalize_logits", TFPI_GEN_FLAG, TFPI_GEN(renormalize), 0, 0},
+    {"repetition_penalty", TFPI_GEN_REAL, TFPI_GEN(repetition_penalty), 0, 1e30},
+    {"suppress_tokens", TFPI_GEN_LIST, TFPI_GEN(suppress), 0, 0},
+    {"temperature", TFPI_GEN_REAL, TFPI_GEN(temperature), 0, 1e30},
+    {"top_k", TFPI_GEN_COUNT, TFPI_GEN(top_k), 0, 9e15},
+    {"top_p", TFPI_GEN_REAL, TFPI_GEN(top_p), 0, 1},
+};
+static double tfpi_gen_number(const tfp_gen_desc *d, const tfpi_gen_key *k) {
+  const char *at = (const char *)d + k->offset;
+  return k->kind == TFPI_GEN_COUNT ? (double)*(const int64_t *)(const void *)at
+                                   : *(const double *)(const void *)at;
+}
+static tfp_status tfpi_gen_check(tfp_ctx *ctx, const tfp_gen_desc *d) {
+  int i;
+  for (i = 0; i < TFPI_COUNT(tfpi_gen_keys); i++) {
+    const tfpi_gen_key *k = &tfpi_gen_keys[i];
+    const int is_list = k->kind == TFPI_GEN_ID || k->kind == TFPI_GEN_LIST;
+    const tfp_ids *list = (const tfp_ids *)(const void *)((const char *)d + k->offset);
+    if (is_list && (list->n < 0 || (list->n && !list->at)))
+      return tfpi_fail(ctx, TFP_ERR_ARG, "generate: %s has %i ids%s", k->key, list->n,
+                       list->at ? "" : ", and they are NULL");
+    if ((k->kind == TFPI_GEN_COUNT || k->kind == TFPI_GEN_REAL) &&
+        !(tfpi_gen_number(d, k) >= k->low && tfpi_gen_number(d, k) <= k->high))
+      return tfpi_fail(ctx, TFP_ERR_ARG, "generate: %s is %g, and not in [%g, %g]", k->key,
+                       tfpi_gen_number(d, k), k->low, k->high);
+  }
+  if ((int)d->early_stopping < 0 || d->early_stopping > TFP_STOP_NEVER || d->vocab < 0 ||
+      d->n_bad_words < 0 || (d->n_bad_words && !d->bad_words))
+    return tfpi_fail(ctx, TFP_ERR_ARG, "generate: early_stopping %d, vocab %i, %i bad words",
+                     (int)d->early_stopping, d->vocab, d->n_bad_words);
+  return TFP_OK;
+}
+static int tfpi_has_id(tfp_ids list, int32_t id) {
+  int64_t i;
+  for (i = 0; i < list.n; i++)
+    if (list.at[i] == id) return 1;
+  return 0;
+}
+
+/* ---- what may be drawn ---- */
+
 static int64_t tfpi_usable_vocab(int64_t V, int64_t limit) {
   return limit > 0 ? tfpi_min64(V, limit) : V;
 }
 
-/* Sorts ids by falling logit, equal ones by id: heapsort, in place. */
+/* Sorts ids by falling logit, equal ones by id: heapsort, in place. The root of the heap is the id
+ * that comes last. */
 static int tfpi_comes_after(const float *x, int32_t a, int32_t b) {
   return x[a] < x[b] || (x[a] == x[b] && a > b);
 }
@@ -17801,145 +18174,624 @@ static void tfpi_sort_ids(const float *x, int32_t *ids, int64_t n) {
     tfpi_sift(x, ids, 0, i);
   }
 }
+/* The k-th largest of V logits, 1 <= k <= V: a heap of the best so far in heap (k). */
+static float tfpi_kth_largest(const float *x, int64_t V, int64_t k, int32_t *heap) {
+  int64_t i;
+  for (i = 0; i < k; i++) heap[i] = (int32_t)i;
+  for (i = k / 2 - 1; i >= 0; i--) tfpi_sift(x, heap, i, k);
+  for (i = k; i < V; i++)
+    if (x[i] > x[heap[0]]) {
+      heap[0] = (int32_t)i;
+      tfpi_sift(x, heap, 0, k);
+    }
+  return x[heap[0]];
+}
+/* Keeps of the sorted ids those that top_p and min_p leave, but at least `keep`; returns how many.
+ * Probabilities are rounded where the reference rounds them: to float after each step. */
+static int64_t tfpi_filter_sorted(float *x, const tfp_gen_desc *d, int64_t keep,
+                                  const int32_t *ids, int64_t kept) {
+  const double best = (double)x[ids[0]];
+  double sum = 0, below = 0;
+  float mass, floor_p;
+  int64_t i, n;
+  for (i = 0; i < kept; i++) sum += (double)(float)exp((double)x[ids[i]] - best);
+  mass = (float)sum;
+  n = kept;
+  if (d->top_p > 0 && d->top_p < 1) {
+    const float most = (float)(1 - d->top_p);
+    for (sum = 0; n > keep; n--, sum += below) {
+      below = (double)((float)exp((double)x[ids[n - 1]] - best) / mass);
+      if ((float)(sum + below) > most) break;
+    }
+    for (i = n; i < kept; i++) x[ids[i]] = -INFINITY;
+    for (i = 0, sum = 0; i < n; i++) sum += (double)(float)exp((double)x[ids[i]] - best);
+    mass = (float)sum, kept = n;
+  }
+  if (d->min_p > 0) {
+    floor_p = (float)d->min_p * (1 / mass);
+    while (n > keep && (float)exp((double)x[ids[n - 1]] - best) / mass < floor_p) n--;
+    for (i = n; i < kept; i++) x[ids[i]] = -INFINITY;
+  }
+  return n;
+}
+/* tfp_filter_logits with the number of ids that must stay. ids: those that stay, the likeliest
+ * first if anything but the temperature was asked for. */
+static int64_t tfpi_filter(float *x, int64_t V, const tfp_gen_desc *d, int64_t keep,
+                           int32_t *ids) {
+  const int64_t n = tfpi_usable_vocab(V, d->vocab);
+  const float t = (float)d->temperature;
+  const int sorted = d->top_k > 0 || (d->top_p > 0 && d->top_p < 1) || d->min_p > 0;
+  int64_t i, kept = 0;
+  float edge = -INFINITY;
+  for (i = 0; i < V; i++) {
+    if (i >= n || x[i] != x[i]) x[i] = -INFINITY;
+    else if (t > 0) x[i] /= t;
+  }
+  if (d->top_k > 0 && tfpi_max64(d->top_k, keep) < n)
+    edge = tfpi_kth_largest(x, n, tfpi_max64(d->top_k, keep), ids);
+  for (i = 0; i < n; i++) { /* ties with the k-th stay */
+    if (x[i] >= edge && x[i] > -INFINITY) ids[kept++] = (int32_t)i;
+    else x[i] = -INFINITY;
+  }
+  if (!sorted || !kept) return kept;
+  tfpi_sort_ids(x, ids, kept);
+  return tfpi_filter_sorted(x, d, keep, ids, kept);
+}
+TFP_API int64_t tfp_filter_logits(float *logits, int64_t V, const tfp_gen_desc *d, int32_t *work) {
+  return tfpi_filter(logits, V, d, d->beams > 1 ? tfpi_max64(d->ends.n, 1) + 1 : 1, work);
+}
 
+/* The first of the largest. */
+static int32_t tfpi_likeliest(const float *x, int64_t n) {
+  int64_t i, at = 0;
+  for (i = 1; i < n; i++)
+    if (x[i] > x[at]) at = i;
+  return (int32_t)at;
+}
 TFP_API int32_t tfp_sample(float *logits, int64_t V, const tfp_gen_desc *d, double u,
                            int32_t *work) {
-  const double temperature = d->temperature, top_p = d->top_p > 0 ? d->top_p : 1;
-  int64_t n = tfpi_usable_vocab(V, d->vocab), i, kept = 0;
+  int64_t i, kept;
   double sum = 0, running = 0, best;
-  int32_t at = 0;
-  for (i = 0; i < V; i++)
-    if (i >= n || logits[i] != logits[i]) logits[i] = -INFINITY;
-  for (i = 1; i < n; i++)
-    if (logits[i] > logits[at]) at = (int32_t)i;
-  if (!(temperature > 0)) return at;
-  best = (double)logits[at];
-  for (i = 0; i < n; i++)
-    if (logits[i] > -INFINITY) work[kept++] = (int32_t)i;
-  if (d->top_k > 0 || top_p < 1) tfpi_sort_ids(logits, work, kept);
-  if (d->top_k > 0 && d->top_k < kept) { /* ties with the k-th stay */
-    const float edge = logits[work[d->top_k - 1]];
-    for (i = d->top_k; i < kept && logits[work[i]] == edge; i++) continue;
-    kept = i;
+  if (!(d->temperature > 0) || d->greedy) {
+    for (i = 0; i < V; i++)
+      if (logits[i] != logits[i]) logits[i] = -INFINITY;
+    return tfpi_likeliest(logits, tfpi_usable_vocab(V, d->vocab));
   }
-  for (i = 0; i < kept; i++) sum += exp(((double)logits[work[i]] - best) / temperature);
-  if (top_p < 1) {
-    for (i = 0; i < kept && running < top_p * sum; i++)
-      running += exp(((double)logits[work[i]] - best) / temperature);
-    kept = i > 0 ? i : 1;
-    sum = running;
-  }
-  for (i = 0, running = 0; i < kept - 1; i++) {
-    running += exp(((double)logits[work[i]] - best) / temperature);
+  kept = tfpi_filter(logits, V, d, 1, work);
+  if (!kept) return 0;
+  best = (double)logits[work[0]];
+  for (i = 1; i < kept; i++) best = fmax(best, (double)logits[work[i]]);
+  for (i = 0; i < kept; i++) sum += exp((double)logits[work[i]] - best);
+  for (i = 0; i < kept - 1; i++) {
+    running += exp((double)logits[work[i]] - best);
     if (u * sum < running) break;
   }
-  at = work[i];
-  return at;
+  return work[i];
 }
+
+/* ---- the texts that are being written ----
+ * Each of `rows` prompts has `beams` texts, one without beam search; text number b belongs to
+ * prompt b / beams. All have the same length. What the decoder reads is not quite the text: hidden
+ * tokens of a prompt are left out and the rest moved to the right, which gives the same numbers
+ * (positions and ALiBi count visible tokens alone) and needs no mask for a single prompt. */
+
+typedef struct tfpi_candidate { float score, key; int64_t beam; int32_t id; } tfpi_candidate;
+typedef struct tfpi_ended { float score; int done; int64_t length; int32_t *ids; } tfpi_ended;
 
 typedef struct tfpi_writer {
   tfp_model *model;
-  const tfp_gen_desc *desc;
+  tfp_ctx *ctx;
+  tfp_gen_desc d;
+  int sampled, seq2seq;
   tfp_cache *cache;
   tfpi_arena *arena;
-  int64_t V, window;    /* window: positions that the model can hold */
-  float *logits;
-  int32_t *work;
-  int32_t *text;        /* decoder's tokens so far: start or prompt, then what was written */
-  int64_t length, max_length;
+  const int32_t *ids, *mask; /* (rows,n) the prompts; mask NULL: nothing hidden */
+  int64_t rows, n, beams, B; /* B = rows beams */
+  int64_t live;              /* rows of the cache: `rows` while prompts are read, then B */
+  int64_t V, start, length;  /* length of each text: at first and now */
+  int64_t max_length, min_length, begin;
+  int64_t limit;             /* max_length, or less where positions end */
+  int64_t window, first, fed; /* positions at most; the first one in the cache; behind the last */
+  int32_t *context;          /* (rows,n_context) what stands in front of the new tokens */
+  int64_t n_context, *padding; /* (rows) slots in front of a context */
+  int padded;
+  int32_t one_end, start_id, fill, pad;
+  int64_t *lead;             /* (rows) hidden tokens in front of a prompt */
+  int32_t *text, *spare;     /* (B,limit) */
+  int32_t *feed;             /* ids, mask, positions of a forward */
+  int64_t feed_size;
+  float *scores, *pieces;    /* (B,V); (B,limit or n) */
+  int32_t *work, *next;      /* (B,V); (rows) */
+  int *finished;             /* (rows) */
+  /* beam search */
+  int64_t K, *listed, *parents;  /* candidates of a prompt; (B) of a text, (B) */
+  tfpi_candidate *lists, *best;  /* (B,K), (K) */
+  float *running;                /* (B) summed log-probabilities */
+  tfpi_ended *ended;             /* (rows,beams+1): the best first; the last one is spare */
+  int *closed;                   /* (rows) nothing running can become better */
 } tfpi_writer;
 
-/* Feeds tokens text[from ... length-1] and puts the logits of the last one into w->logits. */
-static tfp_status tfpi_writer_feed(tfpi_writer *w, int64_t from, const int32_t *encoder_ids,
-                                   int64_t n) {
-  tfp_ctx *ctx = w->model->ctx;
-  const int seq2seq = w->model->config.arch == TFP_SEQ2SEQ;
-  tfp_batch b;
-  tfp_output out;
-  memset(&b, 0, sizeof b);
-  b.B = 1;
-  if (seq2seq) b.ids = encoder_ids, b.T = n, b.dec_ids = w->text + from, b.S = w->length - from;
-  else b.ids = w->text + from, b.T = w->length - from;
-  tfp_step_reset(ctx);
-  if (tfp_forward(w->model, &b, TFP_LAST_LOGITS, w->cache, &out) || !out.logits) return ctx->status;
-  return ctx->desc.dry_run ? TFP_OK : tfp_read(ctx, out.logits, w->logits, w->V);
-}
+/* ---- what scores go through, in the reference's order ---- */
 
-static int64_t tfpi_write_text(tfpi_writer *w, const int32_t *prompt, int64_t n, int32_t *out,
-                               int64_t max) {
-  const tfp_gen_desc *d = w->desc;
-  tfp_ctx *ctx = w->model->ctx;
-  int64_t made = 0, fed = 0;
-  while (made < max && !ctx->status) {
-    int32_t id;
-    if (tfp_cache_length(w->cache) + w->length - fed > w->window) { /* go on with the second half */
-      tfp_cache_reset(w->cache);
-      fed = w->length - tfpi_max64(1, w->window / 2);
-    }
-    if (tfpi_writer_feed(w, fed, prompt, n)) return -1;
-    fed = w->length;
-    id = 0; /* a dry run writes a text of full length: it needs the most memory */
-    if (!ctx->desc.dry_run)
-      id = tfp_sample(w->logits, w->V, d,
-                    (double)tfp_random_uniform(d->seed, 0x67656eu, (uint64_t)made), w->work);
-    out[made++] = id;
-    w->text[w->length++] = id;
-    if (ctx->desc.dry_run) continue;
-    if ((d->on_token && d->on_token(d->user, id)) || id == d->end_id) break;
+static void tfpi_ban(float *x, int64_t V, tfp_ids list) {
+  int64_t i;
+  for (i = 0; i < list.n; i++)
+    if (list.at[i] >= 0 && list.at[i] < V) x[list.at[i]] = -INFINITY;
+}
+/* Multiplies negative scores of some tokens by r and divides the others, each token once; work
+ * (n). */
+static void tfpi_punish(float *x, int64_t V, const int32_t *ids, int64_t n, float r, float *work) {
+  int64_t i;
+  for (i = 0; i < n; i++) {
+    const float s = ids[i] >= 0 && ids[i] < V ? x[ids[i]] : 0;
+    work[i] = s < 0 ? s * r : s / r;
   }
-  return ctx->status ? -1 : made;
+  for (i = 0; i < n; i++)
+    if (ids[i] >= 0 && ids[i] < V) x[ids[i]] = work[i];
+}
+/* Bans what would complete, behind text, a sequence of `size` tokens that stands in `seen`. */
+static void tfpi_ban_ngrams(float *x, int64_t V, const int32_t *text, int64_t length,
+                            const int32_t *seen, int64_t n, int64_t size) {
+  int64_t i;
+  if (size < 1 || length < size - 1) return;
+  for (i = 0; i + size <= n; i++) {
+    const int32_t id = seen[i + size - 1];
+    if (id >= 0 && id < V && !memcmp(seen + i, text + length - (size - 1),
+                                     (size_t)(size - 1) * sizeof *text)) x[id] = -INFINITY;
+  }
+}
+static void tfpi_ban_words(float *x, int64_t V, const tfp_gen_desc *d, const int32_t *text,
+                           int64_t length) {
+  int64_t i;
+  for (i = 0; i < d->n_bad_words; i++) {
+    const tfp_ids word = d->bad_words[i];
+    const int64_t before = word.n - 1;
+    tfp_ids last;
+    if (before < 0 || before > length || (!before && tfpi_has_id(d->ends, word.at[0]))) continue;
+    if (before && memcmp(text + length - before, word.at, (size_t)before * sizeof *text)) continue;
+    last.at = word.at + before, last.n = 1;
+    tfpi_ban(x, V, last);
+  }
+}
+static void tfpi_force(float *x, int64_t V, tfp_ids list) {
+  int64_t i;
+  for (i = 0; i < V; i++) x[i] = -INFINITY;
+  for (i = 0; i < list.n; i++)
+    if (list.at[i] >= 0 && list.at[i] < V) x[list.at[i]] = 0;
+}
+static void tfpi_normalise(float *x, int64_t V) {
+  double best = -INFINITY, sum = 0;
+  int64_t i;
+  for (i = 0; i < V; i++) best = fmax(best, (double)x[i]);
+  for (i = 0; i < V && best > -INFINITY; i++) sum += exp((double)x[i] - best);
+  for (i = 0; i < V && best > -INFINITY; i++) x[i] = (float)((double)x[i] - best - log(sum));
+}
+/* Scores of row b of the cache: logits, or log-probabilities in beam search. */
+static void tfpi_process(const tfpi_writer *w, int64_t b, float *x, float *pieces) {
+  const tfp_gen_desc *d = &w->d;
+  const int64_t V = w->V, at = b * (w->B / w->live), row = at / w->beams;
+  const int32_t *text = w->text + at * w->limit, *prompt = w->ids + row * w->n;
+  int64_t i;
+  for (i = 0; i < V; i++)
+    if (x[i] != x[i]) x[i] = -INFINITY;
+  if (d->encoder_repetition_penalty > 0)
+    tfpi_punish(x, V, prompt, w->n, (float)(1 / d->encoder_repetition_penalty), pieces);
+  if (d->repetition_penalty > 0)
+    tfpi_punish(x, V, text + w->lead[row], w->length - w->lead[row], (float)d->repetition_penalty,
+                pieces);
+  tfpi_ban_ngrams(x, V, text, w->length, text, w->length, d->no_repeat_ngram);
+  tfpi_ban_ngrams(x, V, text, w->length, prompt, w->n, d->encoder_no_repeat_ngram);
+  tfpi_ban_words(x, V, d, text, w->length);
+  if (w->length < w->min_length) tfpi_ban(x, V, d->ends);
+  if (d->forced_bos.n && w->length == 1) tfpi_force(x, V, d->forced_bos);
+  if (d->forced_eos.n && w->length == w->max_length - 1) tfpi_force(x, V, d->forced_eos);
+  tfpi_ban(x, V, d->suppress);
+  if (w->length == w->begin) tfpi_ban(x, V, d->begin_suppress);
+  for (i = tfpi_usable_vocab(V, d->vocab); i < V; i++) x[i] = -INFINITY;
 }
 
-TFP_API int64_t tfp_generate(tfp_model *model, const int32_t *prompt, int64_t n,
-                             const tfp_gen_desc *desc, int32_t *out, int64_t max) {
-  tfp_gen_desc d;
-  tfpi_writer w;
+/* Adds the K best continuations of a text to its list, the best first, of equals the lowest id.
+ * Drawing K without replacement is the same as taking the K largest of score + Gumbel noise. */
+static void tfpi_list_candidates(tfpi_writer *w, int64_t b, const float *x) {
+  const int64_t at = b * (w->B / w->live);
+  const float before = w->running[at];
+  tfpi_candidate *list = w->lists + b * w->K;
+  int64_t n = 0, i, k;
+  for (i = 0; i < w->V; i++) {
+    const float score = x[i] + before;
+    float key = score;
+    if (w->sampled && score > -INFINITY) {
+      const double u = (double)tfp_random_uniform(w->d.seed, 0x6265616du,
+                                                  (uint64_t)((w->length * w->B + at) * w->V + i));
+      key = (float)((double)key - log(-log(u + 1.0 / (1 << 25))));
+    }
+    if (n == w->K && !(key > list[n - 1].key)) continue;
+    if (n < w->K) n++;
+    for (k = n - 1; k > 0 && key > list[k - 1].key; k--) list[k] = list[k - 1];
+    list[k].score = score, list[k].key = key, list[k].id = (int32_t)i;
+  }
+  w->listed[b] = n;
+}
+static void tfpi_choose(void *arg, int64_t b, int thread) {
+  tfpi_writer *w = (tfpi_writer *)arg;
+  const int64_t row = b * (w->B / w->live) / w->beams;
+  float *x = w->scores + b * w->V, *pieces = w->pieces + b * tfpi_max64(w->limit, w->n);
+  (void)thread;
+  if (w->finished[row]) return;
+  tfpi_process(w, b, x, pieces);
+  if (w->beams == 1) {
+    const uint64_t stream = 0x67656eu + ((uint64_t)row << 32);
+    const double u =
+        (double)tfp_random_uniform(w->d.seed, stream, (uint64_t)(w->length - w->start));
+    w->next[row] = tfp_sample(x, w->V, &w->d, u, w->work + b * w->V);
+    return;
+  }
+  if (w->sampled)
+    tfpi_filter(x, w->V, &w->d, w->d.ends.n ? w->d.ends.n + 1 : 2, w->work + b * w->V);
+  if (w->d.renormalize) tfpi_normalise(x, w->V);
+  tfpi_list_candidates(w, b, x);
+}
+
+/* ---- beam search ---- */
+
+/* Merges the lists of a prompt's texts into w->best; returns how many there are. In the first step
+ * all texts are the same and share the list of the first. */
+static int64_t tfpi_merge_candidates(tfpi_writer *w, int64_t row) {
+  const int64_t share = w->live < w->B, first = row * w->beams;
+  int64_t n, j, *taken = w->parents + first; /* of each list so far; parents come after */
+  for (j = 0; j < w->beams; j++) taken[j] = 0;
+  for (n = 0; n < w->K; n++) {
+    int64_t from = -1;
+    tfpi_candidate c;
+    for (j = 0; j < w->beams; j++) {
+      const int64_t b = share ? row : first + j;
+      if (taken[j] >= w->listed[b]) continue;
+      c = w->lists[b * w->K + taken[j]];
+      if (share && j) c.score += w->running[first + j], c.key += w->running[first + j];
+      if (from >= 0 && !(c.key > w->best[n].key)) continue;
+      c.beam = from = j;
+      w->best[n] = c;
+    }
+    if (from < 0) break;
+    taken[from]++;
+  }
+  return n;
+}
+/* Puts a text that ended among the best of its prompt, behind equals; the worst falls out. */
+static void tfpi_end_text(const tfpi_writer *w, int64_t row, const tfpi_candidate *c, float score) {
+  tfpi_ended *slot = w->ended + row * (w->beams + 1), spare = slot[w->beams];
+  const int32_t *text = w->text + (row * w->beams + c->beam) * w->limit + w->start;
+  int64_t k;
+  if (!(score > slot[w->beams - 1].score)) return;
+  memcpy(spare.ids, text, (size_t)(w->length - w->start) * sizeof *text);
+  spare.ids[w->length - w->start] = c->id;
+  spare.score = score, spare.done = 1, spare.length = w->length - w->start + 1;
+  for (k = w->beams; k > 0 && score > slot[k - 1].score; k--) slot[k] = slot[k - 1];
+  slot[k] = spare;
+}
+/* One step of a prompt: of its K best continuations, those within the first `beams` that end are
+ * kept with their score, and the `beams` best of those that do not end run on.
+ *
+ *   score = sum of log p / (new tokens, the end token among them) ^ length_penalty
+ *
+ * Sums and quotients are rounded to float as in the reference. */
+static void tfpi_beam_row(tfpi_writer *w, int64_t row) {
+  const int64_t first = row * w->beams, K = tfpi_merge_candidates(w, row);
+  const double power = w->d.length_penalty, made = (double)(w->length + 1 - w->start);
+  const double reach = w->d.early_stopping == TFP_STOP_NEVER && power > 0
+                           ? (double)(w->max_length - w->start) : made;
+  tfpi_ended *ended = w->ended + row * (w->beams + 1);
+  float worst = ended[0].score;
+  int64_t c, j, done = 0;
+  for (c = 0; c < K; c++) {
+    tfpi_candidate *k = &w->best[c];
+    k->key = k->score;
+    if (!tfpi_has_id(w->d.ends, k->id) && w->length + 1 < w->limit) continue;
+    if (c < w->beams) tfpi_end_text(w, row, k, k->score / (float)pow(made, power));
+    k->key -= 1e9f;
+  }
+  for (j = 0; j < w->beams; j++) { /* without draws they stand in this order already */
+    int64_t at = -1;
+    for (c = 0; c < K; c++)
+      if (w->best[c].beam >= 0 && (at < 0 || w->best[c].key > w->best[at].key)) at = c;
+    w->parents[first + j] = first + w->best[at].beam;
+    w->running[first + j] = w->best[at].key;
+    memcpy(w->spare + (first + j) * w->limit, w->text + w->parents[first + j] * w->limit,
+           (size_t)w->length * sizeof *w->text);
+    w->spare[(first + j) * w->limit + w->length] = w->best[at].id;
+    w->best[at].beam = -1; /* taken */
+  }
+  for (j = 0; j < w->beams; j++) done += ended[j].done, worst = fminf(worst, ended[j].score);
+  if (done < w->beams) worst = -1e9f;
+  if (!(w->running[first] / (float)pow(reach, power) > worst)) w->finished[row] = 1;
+  if (w->d.early_stopping == TFP_STOP_WHEN_FULL && done == w->beams) w->finished[row] = 1;
+}
+/* All prompts; a finished one goes on with what it had, and nobody looks. */
+static tfp_status tfpi_beam_step(tfpi_writer *w) {
+  int32_t *swap = w->text;
+  int64_t row, j;
+  for (row = 0; row < w->rows; row++) {
+    if (!w->finished[row] && !w->ctx->desc.dry_run) {
+      tfpi_beam_row(w, row);
+      continue;
+    }
+    for (j = row * w->beams; j < (row + 1) * w->beams; j++) {
+      memcpy(w->spare + j * w->limit, w->text + j * w->limit,
+             (size_t)w->length * sizeof *w->text);
+      w->spare[j * w->limit + w->length] = w->text[j * w->limit];
+      w->parents[j] = j;
+    }
+  }
+  w->text = w->spare, w->spare = swap;
+  if (w->live == w->B) return tfp_cache_reorder(w->cache, w->parents);
+  w->live = w->B;
+  return tfp_cache_repeat(w->cache, w->beams); /* the texts were all the same */
+}
+static void tfpi_greedy_step(tfpi_writer *w) {
+  const tfp_gen_desc *d = &w->d;
+  int64_t row;
+  for (row = 0; row < w->rows; row++) {
+    const int32_t id = w->ctx->desc.dry_run ? 0 : w->finished[row] ? w->fill : w->next[row];
+    w->text[row * w->limit + w->length] = id;
+    if (w->finished[row] || w->ctx->desc.dry_run) continue;
+    w->ended[row].length = w->length + 1 - w->start;
+    w->finished[row] = tfpi_has_id(d->ends, id);
+    if (w->rows == 1 && d->on_token && d->on_token(d->user, id)) w->finished[row] = 1;
+  }
+}
+
+/* ---- feeding ---- */
+
+/* What the decoder reads at a slot: the prompt's visible tokens, then those that were written. */
+static int32_t tfpi_slot(const tfpi_writer *w, int64_t b, int64_t slot) {
+  const int64_t at = b * (w->B / w->live);
+  return slot < w->n_context ? w->context[at / w->beams * w->n_context + slot]
+                             : w->text[at * w->limit + w->start + slot - w->n_context];
+}
+/* Feeds what the cache lacks, and puts scores of the next token into w->scores. */
+static tfp_status tfpi_feed(tfpi_writer *w) {
+  tfp_ctx *ctx = w->ctx;
+  const int64_t end = w->n_context + w->length - w->start;
+  int64_t T, b, i;
+  int32_t *ids = w->feed, *mask = w->feed + w->feed_size, *positions = mask + w->feed_size;
+  tfp_batch batch;
+  tfp_output out;
+  tfp_tensor *scores;
+  if (end - w->first > w->window) { /* go on with the second half */
+    tfp_cache_reset(w->cache);
+    w->first = w->fed = end - tfpi_max64(1, w->window / 2);
+  }
+  T = end - w->fed;
+  for (b = 0; b < w->live; b++) {
+    const int64_t padding = w->padding[b * (w->B / w->live) / w->beams];
+    for (i = 0; i < T; i++) {
+      ids[b * T + i] = tfpi_slot(w, b, w->fed + i);
+      mask[b * T + i] = w->fed + i >= padding;
+      positions[b * T + i] =
+          (int32_t)tfpi_max64(0, w->fed + i - tfpi_max64(w->first, padding));
+    }
+  }
+  memset(&batch, 0, sizeof batch);
+  batch.B = w->live;
+  if (w->seq2seq) {
+    batch.ids = w->ids, batch.mask = w->mask, batch.T = w->n, batch.dec_ids = ids, batch.S = T;
+  } else {
+    batch.ids = ids, batch.T = T;
+    if (w->padded) batch.mask = mask, batch.positions = positions;
+  }
+  w->fed = end;
+  tfp_step_reset(ctx);
+  if (tfp_forward(w->model, &batch, TFP_LAST_LOGITS, w->cache, &out)) return ctx->status;
+  scores = w->beams > 1 ? tfp_log_softmax(ctx, out.logits) : out.logits;
+  if (!scores || ctx->desc.dry_run) return ctx->status;
+  return tfp_read(ctx, scores, w->scores, w->live * w->V);
+}
+static tfp_status tfpi_write_texts(tfpi_writer *w) {
+  tfp_ctx *ctx = w->ctx;
+  int64_t row, going = w->rows;
+  for (; going && w->length < w->limit; w->length++) {
+    if (tfpi_feed(w)) break;
+    if (!ctx->desc.dry_run) tfpi_parallel(ctx, w->live, tfpi_choose, w);
+    if (w->beams == 1) tfpi_greedy_step(w);
+    else if (tfpi_beam_step(w)) break;
+    for (row = going = 0; row < w->rows; row++) going += !w->finished[row];
+  }
+  return ctx->status;
+}
+
+/* ---- from a description to texts ---- */
+
+/* Fills in what a description leaves open, with lengths and special tokens. */
+static tfp_status tfpi_settle(tfpi_writer *w, const tfp_gen_desc *desc, int64_t max) {
+  const tfp_config *c = &w->model->config;
+  tfp_gen_desc *d = &w->d;
+  const int learned = c->position == TFP_POS_LEARNED;
+  int32_t pad;
+  if (desc) memcpy(d, desc, sizeof *d);
+  if (tfpi_gen_check(w->ctx, d)) return w->ctx->status;
+  w->sampled = d->temperature > 0 && !d->greedy;
+  w->beams = tfpi_max64(d->beams, 1);
+  if (d->length_penalty == 0) d->length_penalty = 1;
+  if (d->repetition_penalty == 1) d->repetition_penalty = 0;
+  if (!d->ends.n) w->one_end = d->end_id ? d->end_id : c->eos, d->ends.at = &w->one_end, d->ends.n = 1;
+  if (d->ends.n == 1 && d->ends.at[0] < 0) d->ends.n = 0;
+  w->start_id = d->decoder_start.n ? d->decoder_start.at[0] : c->decoder_start;
+  if (w->start_id < 0) w->start_id = c->bos >= 0 ? c->bos : 0;
+  pad = d->pad.n ? d->pad.at[0] : c->pad;
+  w->fill = pad >= 0 && (pad > 0 || w->beams == 1) ? pad : d->ends.n ? d->ends.at[0] : -1;
+  if (pad < 0 || tfpi_has_id(d->ends, pad)) pad = -1;
+  w->pad = pad; /* what hides a token of a prompt without a mask */
+  w->seq2seq = c->arch == TFP_SEQ2SEQ;
+  w->start = w->length = w->seq2seq ? 1 : w->n;
+  w->max_length = d->max_new ? w->start + d->max_new : d->max_length;
+  if (!w->max_length) {
+    w->max_length = w->start + 20;
+    if (learned && c->max_positions > w->start)
+      w->max_length = tfpi_min64(w->max_length, c->max_positions);
+  }
+  if (w->max_length <= w->start)
+    return tfpi_fail(w->ctx, TFP_ERR_ARG, "generate: max_length is %i, and the text has %i tokens",
+                     w->max_length, w->start);
+  w->max_length = tfpi_min64(w->max_length, w->start + max);
+  w->min_length = d->min_new ? w->start + d->min_new : d->min_length;
+  w->begin = w->start + (w->start == 1 && d->forced_bos.n);
+  w->window = learned ? c->max_positions : INT64_MAX / 4;
+  w->limit = w->max_length; /* the last token is never read, so it needs no position */
+  if (w->seq2seq) w->limit = tfpi_min64(w->limit, w->window + 1);
+  w->K = tfpi_min64(tfpi_max64(2, 1 + d->ends.n) * w->beams, w->beams * w->V);
+  return TFP_OK;
+}
+
+/* Masks of decoder prompts, seen from their padding where the caller gives none; NULL: nothing is
+ * hidden. */
+static const int32_t *tfpi_prompt_mask(tfpi_writer *w, const int32_t *mask) {
+  const int64_t n = w->rows * w->n;
+  int64_t i, hidden = 0;
+  int32_t *seen;
+  if (mask || w->seq2seq || w->pad < 0) return mask;
+  for (i = 0; i < n; i++) hidden += w->ids[i] == w->pad;
+  seen = hidden ? (int32_t *)tfpi_new(w->arena, n, sizeof *seen) : NULL;
+  for (i = 0; seen && i < n; i++) seen[i] = w->ids[i] != w->pad;
+  return seen;
+}
+/* What the decoder reads first: the start token, or prompts without their hidden tokens. */
+static tfp_status tfpi_make_context(tfpi_writer *w) {
+  int64_t row, i;
+  w->n_context = w->seq2seq ? 1 : 0;
+  for (row = 0; row < w->rows; row++) {
+    const int32_t *mask = w->mask ? w->mask + row * w->n : NULL;
+    int64_t visible = 0;
+    for (i = 0; i < w->n; i++) visible += !mask || mask[i];
+    if (!visible)
+      return tfpi_fail(w->ctx, TFP_ERR_ARG, "generate: all %i tokens of prompt %i are hidden", w->n,
+                       row);
+    for (i = 0; !w->seq2seq && mask && !mask[i]; i++) w->lead[row]++;
+    w->padding[row] = w->seq2seq ? 1 : visible; /* made a number of slots below */
+    w->n_context = tfpi_max64(w->n_context, w->padding[row]);
+  }
+  w->context = (int32_t *)tfpi_new(w->arena, w->rows * w->n_context, sizeof *w->context);
+  for (row = 0; w->context && row < w->rows; row++) {
+    const int32_t *mask = w->mask ? w->mask + row * w->n : NULL;
+    int32_t *out = w->context + row * w->n_context;
+    w->padding[row] = w->n_context - w->padding[row];
+    w->padded |= w->padding[row] > 0;
+    if (w->seq2seq) *out = w->start_id;
+    out += w->padding[row];
+    for (i = 0; i < w->n && !w->seq2seq; i++)
+      if (!mask || mask[i]) *out++ = w->ids[row * w->n + i];
+  }
+  return w->ctx->status;
+}
+static tfp_status tfpi_make_beams(tfpi_writer *w) {
+  tfpi_arena *a = w->arena;
+  const int64_t most = w->limit - w->start, slots = w->rows * (w->beams + 1);
+  int32_t *ids;
+  int64_t i;
+  w->lists = (tfpi_candidate *)tfpi_new(a, w->B * w->K, sizeof *w->lists);
+  w->best = (tfpi_candidate *)tfpi_new(a, w->K, sizeof *w->best);
+  w->listed = (int64_t *)tfpi_new(a, w->B, sizeof *w->listed);
+  w->parents = (int64_t *)tfpi_new(a, w->B, sizeof *w->parents);
+  w->running = (float *)tfpi_new(a, w->B, sizeof *w->running);
+  w->spare = (int32_t *)tfpi_new(a, w->B * w->limit, sizeof *w->spare);
+  ids = (int32_t *)tfpi_new(a, slots * most, sizeof *ids);
+  for (i = 0; !w->ctx->status && i < w->B; i++) /* one text to begin with, not the same often */
+    w->running[i] = i % w->beams ? -1e9f : 0;
+  for (i = 0; !w->ctx->status && i < slots; i++)
+    w->ended[i].score = -1e9f, w->ended[i].ids = ids + i * most;
+  return w->ctx->status;
+}
+/* All memory, before the first token. */
+static tfp_status tfpi_writer_open(tfpi_writer *w, const int32_t *mask) {
+  tfpi_arena *a = w->arena;
+  int64_t slots, row, b;
+  w->mask = tfpi_prompt_mask(w, mask);
+  w->lead = (int64_t *)tfpi_new(a, w->rows, sizeof *w->lead);
+  w->padding = (int64_t *)tfpi_new(a, w->rows, sizeof *w->padding);
+  if (w->ctx->status || tfpi_make_context(w)) return w->ctx->status;
+  slots = w->n_context + w->limit - w->start - 1;
+  w->feed_size = tfpi_max64(w->rows * w->n_context, w->B);
+  if (slots > w->window) w->feed_size = tfpi_max64(w->feed_size, w->B * tfpi_max64(1, w->window / 2));
+  w->feed = (int32_t *)tfpi_new(a, w->feed_size, 3 * sizeof *w->feed);
+  w->text = (int32_t *)tfpi_new(a, w->B * w->limit, sizeof *w->text);
+  w->scores = (float *)tfpi_new(a, w->B * w->V, sizeof *w->scores);
+  w->pieces = (float *)tfpi_new(a, w->B * tfpi_max64(w->limit, w->n), sizeof *w->pieces);
+  if (w->sampled) w->work = (int32_t *)tfpi_new(a, w->B * w->V, sizeof *w->work);
+  w->next = (int32_t *)tfpi_new(a, w->rows, sizeof *w->next);
+  w->finished = (int *)tfpi_new(a, w->rows, sizeof *w->finished);
+  w->ended = (tfpi_ended *)tfpi_new(a, w->rows * (w->beams + 1), sizeof *w->ended);
+  if (w->beams > 1) tfpi_make_beams(w);
+  w->cache = tfp_cache_create(w->model, w->B, tfpi_min64(w->window, slots), w->seq2seq ? w->n : 0);
+  if (w->ctx->status) return w->ctx->status;
+  for (row = 0; row < w->rows; row++)
+    for (b = row * w->beams; b < (row + 1) * w->beams; b++) {
+      if (w->seq2seq) w->text[b * w->limit] = w->start_id;
+      else memcpy(w->text + b * w->limit, w->ids + row * w->n, (size_t)w->n * sizeof *w->ids);
+    }
+  return tfp_cache_narrow(w->cache, w->rows);
+}
+/* The best text of each prompt into out (rows,max); returns the longest. */
+static int64_t tfpi_hand_over(tfpi_writer *w, int32_t *out, int64_t max, int64_t *counts) {
+  const tfp_gen_desc *d = &w->d;
+  int64_t row, i, made, most = 0;
+  for (row = 0; row < w->rows; row++) {
+    const tfpi_ended *best = w->ended + row * (w->beams + 1);
+    const int32_t *text = w->text + row * w->beams * w->limit + w->start;
+    made = w->length - w->start;
+    if (w->beams == 1 && !w->ctx->desc.dry_run) made = w->ended[row].length;
+    if (w->beams > 1 && best->done) text = best->ids, made = best->length;
+    memcpy(out + row * max, text, (size_t)made * sizeof *out);
+    for (i = 0; w->beams > 1 && w->rows == 1 && d->on_token && i < made; i++)
+      if (d->on_token(d->user, out[i])) made = i + 1;
+    for (i = made; w->rows > 1 && i < max; i++) out[row * max + i] = w->fill;
+    if (counts) counts[row] = made;
+    most = tfpi_max64(most, made);
+  }
+  return most;
+}
+
+TFP_API int64_t tfp_generate_batch(tfp_model *model, const int32_t *ids, const int32_t *mask,
+                                   int64_t rows, int64_t n, const tfp_gen_desc *desc, int32_t *out,
+                                   int64_t max, int64_t *counts) {
   tfp_ctx *ctx = model ? model->ctx : NULL;
-  const tfp_config *c;
-  int64_t start, made = -1;
-  int seq2seq;
-  tfpi_arena *arena;
+  tfpi_writer w;
+  int64_t made = -1;
   if (!ctx || ctx->status) return -1;
-  c = &model->config, seq2seq = c->arch == TFP_SEQ2SEQ;
-  memset(&d, 0, sizeof d);
-  if (desc) memcpy(&d, desc, sizeof d);
-  else d.end_id = c->eos;
-  if (!d.max_new) d.max_new = 20;
-  max = tfpi_min64(max, d.max_new);
-  if (c->arch == TFP_ENCODER || c->head != TFP_HEAD_LM || n < 1 || d.max_new < 0 || max < 0 ||
-      d.temperature < 0 || d.top_k < 0 || d.top_p < 0 || d.top_p > 1) {
-    tfpi_fail(ctx, TFP_ERR_ARG,
-              "generate: a prompt of %i tokens, %i new, temperature %g, top_k %i, top_p %g%s", n,
-              max, d.temperature, d.top_k, d.top_p,
-              c->arch == TFP_ENCODER ? "; and the model is an encoder" : "");
+  memset(&w, 0, sizeof w);
+  w.model = model, w.ctx = ctx, w.ids = ids, w.rows = w.live = rows, w.n = n;
+  w.V = model->config.vocab_size;
+  if (model->config.arch == TFP_ENCODER || model->config.head != TFP_HEAD_LM || rows < 1 || n < 1 ||
+      rows > INT32_MAX || n > INT32_MAX || max < 0 || !ids) {
+    tfpi_fail(ctx, TFP_ERR_ARG, "generate: %i prompts of %i tokens, room for %i new ones%s", rows, n,
+              max, model->config.arch == TFP_ENCODER ? "; and the model is an encoder" : "");
     return -1;
   }
-  memset(&w, 0, sizeof w);
-  w.model = model, w.desc = &d, w.V = c->vocab_size;
-  start = seq2seq ? 1 : n;
-  w.max_length = start + max;
-  w.window = c->position == TFP_POS_LEARNED ? c->max_positions : w.max_length;
-  if (seq2seq && c->position == TFP_POS_LEARNED)
-    w.max_length = tfpi_min64(w.max_length, w.window), max = w.max_length - 1;
-  arena = tfpi_arena_borrow(ctx);
-  if (!arena) return -1;
-  w.logits = (float *)tfpi_new(arena, w.V, sizeof *w.logits);
-  w.work = (int32_t *)tfpi_new(arena, w.V, sizeof *w.work);
-  w.text = (int32_t *)tfpi_new(arena, w.max_length + 1, sizeof *w.text);
-  w.cache = tfp_cache_create(model, 1, tfpi_min64(w.window, w.max_length), seq2seq ? n : 0);
-  if (!ctx->status) {
-    if (seq2seq) w.text[0] = c->decoder_start >= 0 ? c->decoder_start : 0;
-    else memcpy(w.text, prompt, (size_t)n * sizeof *prompt);
-    w.length = start;
+  if (tfpi_settle(&w, desc, tfpi_min64(max, INT32_MAX))) return -1;
+  w.B = rows * w.beams;
+  if (w.B > INT32_MAX / 4 || w.K > INT32_MAX / 4) {
+    tfpi_fail(ctx, TFP_ERR_ARG, "generate: %i prompts with %i beams each", rows, w.beams);
+    return -1;
+  }
+  w.arena = tfpi_arena_borrow(ctx);
+  if (!w.arena) return -1;
+  if (w.limit > w.start && !tfpi_writer_open(&w, mask)) {
     tfp_no_grad_begin(ctx);
-    made = tfpi_write_text(&w, prompt, n, out, max);
+    if (!tfpi_write_texts(&w)) made = tfpi_hand_over(&w, out, max, counts);
     tfp_no_grad_end(ctx);
+  } else if (!ctx->status) {
+    made = 0; /* no room for any */
+    while (counts && rows-- > 0) counts[rows] = 0;
   }
   tfp_step_reset(ctx);
   tfp_cache_free(w.cache);
-  tfpi_arena_return(arena);
+  tfpi_arena_return(w.arena);
   return made;
 }
+TFP_API int64_t tfp_generate(tfp_model *model, const int32_t *prompt, int64_t n,
+                             const tfp_gen_desc *desc, int32_t *out, int64_t max) {
+  return tfp_generate_batch(model, prompt, NULL, 1, n, desc, out, max, NULL);
+}
+
+/* ---- masks ---- */
 
 TFP_API int64_t tfp_fill(tfp_model *model, const int32_t *ids, int64_t n, int32_t mask_id,
                          int64_t top, int64_t vocab, tfp_filled *out, int64_t max) {
@@ -17990,6 +18842,248 @@ TFP_API int64_t tfp_fill(tfp_model *model, const int32_t *ids, int64_t n, int32_
     return -1;
   }
   return made;
+}
+
+/* ---- generation_config.json ---- */
+
+/* Keys that ask for another search than the ones above, with the values that do not. What has no
+ * number there is refused if it is anything but null or false. */
+typedef struct tfpi_gen_other { const char *key; double plain; int drawing; } tfpi_gen_other;
+static const tfpi_gen_other tfpi_gen_others[] = {
+  {"constraints", 0, 0},       {"diversity_penalty", 0, 0},
+  {"dola_layers", 0, 0},       {"exponential_decay_length_penalty", 0, 0},
+  {"force_words_ids", 0, 0},   {"guidance_scale", 1, 0},
+  {"max_time", 0, 0},          {"num_beam_groups", 1, 0},
+  {"penalty_alpha", 0, 0},     {"sequence_bias", 0, 0},
+  {"stop_strings", 0, 0},      {"token_healing", 0, 0},
+  {"watermarking_config", 0, 0}, {"epsilon_cutoff", 0, 1},
+  {"eta_cutoff", 0, 1},        {"top_h", 0, 1},
+  {"typical_p", 1, 1}};
+
+static tfp_status tfpi_gen_wrong(tfp_ctx *ctx, const char *path, const char *key,
+                                 const tfp_json *v, const char *want) {
+  return tfpi_fail(ctx, TFP_ERR_FORMAT, "'%s': \"%s\" at byte %i is not %s", path, key, v->offset,
+                   want);
+}
+/* An id, or a list of ids. */
+static tfp_status tfpi_gen_read_ids(tfpi_arena *a, const char *path, const char *key,
+                                    const tfp_json *v, tfp_ids *out) {
+  const tfp_json *e = v->type == TFP_JSON_ARRAY ? v->child : v;
+  const int64_t n = v->type == TFP_JSON_ARRAY ? v->count : 1;
+  int32_t *ids = (int32_t *)tfpi_new(a, n, sizeof *ids);
+  int64_t i;
+  if (!ids) return a->ctx->status;
+  for (i = 0; i < n; i++, e = e->next) {
+    if (e->type != TFP_JSON_INT || e->integer < -1 || e->integer > INT32_MAX)
+      return tfpi_gen_wrong(a->ctx, path, key, e, "a token id");
+    ids[i] = (int32_t)e->integer;
+  }
+  out->at = ids, out->n = n;
+  return TFP_OK;
+}
+static tfp_status tfpi_gen_read_words(tfpi_arena *a, const char *path, const char *key,
+                                      const tfp_json *v, tfp_gen_desc *d) {
+  const tfp_json *e = v->child;
+  tfp_ids *words;
+  int64_t i;
+  if (v->type != TFP_JSON_ARRAY) return tfpi_gen_wrong(a->ctx, path, key, v, "a list of lists");
+  words = (tfp_ids *)tfpi_new(a, v->count, sizeof *words);
+  for (i = 0; words && i < v->count; i++, e = e->next) {
+    if (e->type != TFP_JSON_ARRAY) return tfpi_gen_wrong(a->ctx, path, key, e, "a list of ids");
+    if (tfpi_gen_read_ids(a, path, key, e, &words[i])) return a->ctx->status;
+  }
+  d->bad_words = words, d->n_bad_words = v->count;
+  return a->ctx->status;
+}
+/* A number that is 0 in the file, where 0 in a description means something else. */
+static double tfpi_gen_zero(const tfpi_gen_key *k, double x) {
+  const int means_one = k->offset == TFPI_GEN(length_penalty) || k->offset == TFPI_GEN(top_p);
+  return x == 0 && means_one ? TFP_LENGTH_PENALTY_OFF : x;
+}
+static tfp_status tfpi_gen_read(tfpi_arena *a, const char *path, const tfp_json *v,
+                                const tfpi_gen_key *k, tfp_gen_desc *d) {
+  char *at = (char *)d + k->offset;
+  const int number = v->type == TFP_JSON_INT || v->type == TFP_JSON_FLOAT;
+  switch (k->kind) {
+    case TFPI_GEN_COUNT:
+      if (v->type != TFP_JSON_INT || v->number < k->low || v->number > k->high)
+        return tfpi_gen_wrong(a->ctx, path, k->key, v, "a count in its range");
+      *(int64_t *)(void *)at = v->integer;
+      break;
+    case TFPI_GEN_REAL:
+      if (!number || !(v->number >= k->low && v->number <= k->high))
+        return tfpi_gen_wrong(a->ctx, path, k->key, v, "a number in its range");
+      *(double *)(void *)at = tfpi_gen_zero(k, v->number);
+      break;
+    case TFPI_GEN_FLAG:
+    case TFPI_GEN_SAMPLE:
+      if (v->type != TFP_JSON_BOOL)
+        return tfpi_gen_wrong(a->ctx, path, k->key, v, "true or false");
+      *(int *)(void *)at = (int)v->integer ^ (k->kind == TFPI_GEN_SAMPLE);
+      break;
+    case TFPI_GEN_STOPPING:
+      if (v->type == TFP_JSON_BOOL)
+        d->early_stopping = v->integer ? TFP_STOP_WHEN_FULL : TFP_STOP_BY_SCORE;
+      else if (v->type == TFP_JSON_STRING && !strcmp(v->text, "never"))
+        d->early_stopping = TFP_STOP_NEVER;
+      else return tfpi_gen_wrong(a->ctx, path, k->key, v, "true, false or \"never\"");
+      break;
+    case TFPI_GEN_ID:
+    case TFPI_GEN_LIST: return tfpi_gen_read_ids(a, path, k->key, v, (tfp_ids *)(void *)at);
+    case TFPI_GEN_WORDS: return tfpi_gen_read_words(a, path, k->key, v, d);
+    case TFPI_GEN_BOS: break;
+  }
+  return TFP_OK;
+}
+static tfp_status tfpi_gen_refuse(tfp_ctx *ctx, const char *path, const tfp_json *root,
+                                  int drawing) {
+  int i;
+  for (i = 0; i < TFPI_COUNT(tfpi_gen_others); i++) {
+    const tfpi_gen_other *o = &tfpi_gen_others[i];
+    const tfp_json *v = tfp_json_get(root, o->key);
+    const int number = v && (v->type == TFP_JSON_INT || v->type == TFP_JSON_FLOAT);
+    if (!v || v->type == TFP_JSON_NULL || (v->type == TFP_JSON_BOOL && !v->integer) ||
+        (number && v->number == o->plain) || (o->drawing && !drawing))
+      continue;
+    return tfpi_fail(ctx, TFP_ERR_UNSUPPORTED,
+                     "'%s': \"%s\" at byte %i asks for a search that is not here", path, o->key,
+                     v->offset);
+  }
+  return TFP_OK;
+}
+/* The keys of an object, over what the reference takes where a file says nothing. */
+static tfp_status tfpi_gen_read_all(tfpi_arena *a, const char *path, const tfp_json *root,
+                                    const tfp_config *c, tfp_gen_desc *d) {
+  static const int32_t none = -1;
+  int32_t *start = (int32_t *)tfpi_new(a, 1, sizeof *start);
+  const tfp_json *v;
+  int i;
+  if (!start) return a->ctx->status;
+  d->temperature = 1, d->top_k = 50, d->greedy = 1;
+  d->ends.at = d->pad.at = &none, d->ends.n = d->pad.n = 1; /* the file alone says them */
+  *start = (int32_t)tfp_json_get_int(root, "bos_token_id", -1);
+  if (*start < 0) *start = c->decoder_start;
+  d->decoder_start.at = start, d->decoder_start.n = 1;
+  for (i = 0; i < TFPI_COUNT(tfpi_gen_keys); i++) {
+    v = tfp_json_get(root, tfpi_gen_keys[i].key);
+    if (v && v->type != TFP_JSON_NULL && tfpi_gen_read(a, path, v, &tfpi_gen_keys[i], d))
+      return a->ctx->status;
+  }
+  v = tfp_json_get(root, "bos_token_id");
+  if (v && tfp_json_get_bool(root, "force_bos_token_to_be_generated", 0) && !d->forced_bos.n &&
+      tfpi_gen_read_ids(a, path, "bos_token_id", v, &d->forced_bos)) return a->ctx->status;
+  return tfpi_gen_refuse(a->ctx, path, root, !d->greedy);
+}
+TFP_API void tfp_gen_free(tfp_ctx *ctx, tfp_gen_desc *d) {
+  if (ctx && d && d->lists) tfpi_arena_return((tfpi_arena *)d->lists);
+  if (d) memset(d, 0, sizeof *d);
+}
+TFP_API tfp_status tfp_gen_load(tfp_ctx *ctx, const char *dir, const tfp_config *config,
+                                tfp_gen_desc *d) {
+  char path[1024];
+  tfp_json *root;
+  memset(d, 0, sizeof *d);
+  if (ctx->status) return ctx->status;
+  if (!tfpi_path_join(path, sizeof path, dir, "generation_config.json"))
+    return tfpi_fail(ctx, TFP_ERR_ARG, "the path of generation_config.json in '%s' is too long",
+                     dir);
+  if (!tfp_file_exists(ctx, path)) tfpi_path_join(path, sizeof path, dir, "config.json");
+  root = tfp_json_parse_file(ctx, path);
+  if (!root) return ctx->status;
+  if (root->type != TFP_JSON_OBJECT) tfpi_fail(ctx, TFP_ERR_FORMAT, "'%s': not an object", path);
+  d->lists = tfpi_arena_borrow(ctx);
+  if (d->lists) tfpi_gen_read_all((tfpi_arena *)d->lists, path, root, config, d);
+  tfp_json_free(root);
+  if (ctx->status) tfp_gen_free(ctx, d);
+  return ctx->status;
+}
+
+static void tfpi_gen_write_ids(tfp_json_writer *w, tfp_ids list, int as_list) {
+  int64_t i;
+  if (list.n == 1 && !as_list) {
+    tfp_json_put_int(w, list.at[0]);
+    return;
+  }
+  tfp_json_begin_array(w);
+  for (i = 0; i < list.n; i++) tfp_json_put_int(w, list.at[i]);
+  tfp_json_end_array(w);
+}
+/* The ids of a key, from the description or else from the configuration. one: room for one id. */
+static tfp_ids tfpi_gen_ids_of(const tfpi_gen_key *k, const tfp_gen_desc *d, const tfp_config *c,
+                               int32_t *one) {
+  tfp_ids list;
+  list.at = one, list.n = 1, *one = -1;
+  if (k->kind == TFPI_GEN_BOS) {
+    *one = c->bos;
+  } else {
+    const tfp_ids *own = (const tfp_ids *)(const void *)((const char *)d + k->offset);
+    if (own->n) return *own;
+    if (k->offset == TFPI_GEN(ends)) *one = d->end_id ? d->end_id : c->eos;
+    if (k->offset == TFPI_GEN(pad)) *one = c->pad;
+    if (k->offset == TFPI_GEN(decoder_start)) *one = c->decoder_start;
+  }
+  return list;
+}
+/* A key with its value, unless that is what the reference takes without the key. */
+static void tfpi_gen_write(tfp_json_writer *w, const tfpi_gen_key *k, const tfp_gen_desc *d,
+                           const tfp_config *c) {
+  const char *at = (const char *)d + k->offset;
+  const int drawn = d->temperature > 0 && !d->greedy;
+  double x = 0;
+  int64_t i;
+  int32_t one;
+  tfp_ids list;
+  list.n = 0, list.at = NULL;
+  if (k->kind == TFPI_GEN_COUNT || k->kind == TFPI_GEN_REAL) {
+    x = tfpi_gen_number(d, k);
+    if (x == 0 && !(drawn && k->offset == TFPI_GEN(top_k))) return;
+    if (x == TFP_LENGTH_PENALTY_OFF) x = 0;
+  } else if (k->kind == TFPI_GEN_ID || k->kind == TFPI_GEN_LIST || k->kind == TFPI_GEN_BOS) {
+    list = tfpi_gen_ids_of(k, d, c, &one);
+    if (list.n == 1 && list.at[0] < 0) return;
+  } else if ((k->kind == TFPI_GEN_FLAG && !*(const int *)(const void *)at) ||
+             (k->kind == TFPI_GEN_SAMPLE && !drawn) ||
+             (k->kind == TFPI_GEN_STOPPING && !d->early_stopping) ||
+             (k->kind == TFPI_GEN_WORDS && !d->n_bad_words)) {
+    return;
+  }
+  tfp_json_key(w, k->key, -1);
+  switch (k->kind) {
+    case TFPI_GEN_COUNT: tfp_json_put_int(w, *(const int64_t *)(const void *)at); break;
+    case TFPI_GEN_REAL: tfp_json_put_double(w, x); break;
+    case TFPI_GEN_FLAG:
+    case TFPI_GEN_SAMPLE: tfp_json_put_bool(w, 1); break;
+    case TFPI_GEN_STOPPING:
+      if (d->early_stopping == TFP_STOP_NEVER) tfp_json_put_text(w, "never", -1);
+      else tfp_json_put_bool(w, 1);
+      break;
+    case TFPI_GEN_WORDS:
+      tfp_json_begin_array(w);
+      for (i = 0; i < d->n_bad_words; i++) tfpi_gen_write_ids(w, d->bad_words[i], 1);
+      tfp_json_end_array(w);
+      break;
+    default: tfpi_gen_write_ids(w, list, k->kind == TFPI_GEN_LIST);
+  }
+}
+TFP_API tfp_status tfp_gen_save(tfp_ctx *ctx, const char *dir, const tfp_config *config,
+                                const tfp_gen_desc *desc) {
+  char path[1024];
+  tfp_gen_desc d;
+  tfp_json_writer *w;
+  int i;
+  memset(&d, 0, sizeof d);
+  if (desc) memcpy(&d, desc, sizeof d);
+  if (ctx->status || tfpi_gen_check(ctx, &d)) return ctx->status;
+  if (!tfpi_path_join(path, sizeof path, dir, "generation_config.json"))
+    return tfpi_fail(ctx, TFP_ERR_ARG, "the path of generation_config.json in '%s' is too long",
+                     dir);
+  w = tfp_json_writer_open(ctx, TFP_JSON_PRETTY);
+  tfp_json_begin_object(w);
+  for (i = 0; i < TFPI_COUNT(tfpi_gen_keys); i++) tfpi_gen_write(w, &tfpi_gen_keys[i], &d, config);
+  tfp_json_end_object(w);
+  tfp_json_writer_save(w, path);
+  tfp_json_writer_close(w);
+  return ctx->status;
 }
 /* ================================================================================================
  * >>hub.c   model directories as Hugging Face has them
@@ -18267,7 +19361,8 @@ static void tfpi_put_extra(tfp_json_writer *w, const tfpi_extra *x, const tfp_co
         tfp_json_put_text(w, tfpi_problems[c->problem], -1);
       else tfp_json_put_null(w);
       break;
-    case TFPI_EXTRA_TIED: tfp_json_put_bool(w, c->tied && !c->own_words);
+    case TFPI_EXTRA_TIED: /* of a BART it speaks of the stacks; a head that differs shows itself */
+      tfp_json_put_bool(w, !c->own_words && (c->tied || c->family == TFP_BART));
   }
 }
 
@@ -18336,6 +19431,7 @@ static tfp_status tfpi_get_activation(tfp_ctx *ctx, const char *path, const char
                                       const char *text, tfp_activation *out) {
   int i;
   if (!strcmp(text, "swish")) text = "silu";
+  if (!strcmp(text, "gelu_python")) text = "gelu";
   if (!strcmp(text, "gelu_pytorch_tanh") || !strcmp(text, "gelu_fast") ||
       !strcmp(text, "gelu_accurate"))
     text = "gelu_new";
@@ -18352,6 +19448,7 @@ static tfp_status tfpi_get_config_value(tfp_ctx *ctx, const char *path, const tf
                                         const tfpi_key *k, tfp_config *c) {
   char *at = (char *)c + k->offset;
   int fits = 1;
+  if (k->type == TFPI_KEY_ID && v->type == TFP_JSON_ARRAY && v->count) v = v->child; /* the first */
   if (v->type == TFP_JSON_NULL) {
     if (k->type == TFPI_KEY_ID) *(int32_t *)(void *)at = -1;
     return TFP_OK; /* null: the default */
@@ -18419,6 +19516,11 @@ static tfp_status tfpi_refuse_config(tfp_ctx *ctx, const char *path, const tfp_j
     if (flags[i].families & 1 << c->family && tfp_json_get_bool(root, flags[i].key, 0))
       return tfpi_fail(ctx, TFP_ERR_UNSUPPORTED,
                        "'%s': \"%s\" is true; only false can be computed", path, flags[i].key);
+  if (c->family == TFP_BLOOM && tfp_json_get_bool(root, "slow_but_exact", 0) &&
+      tfp_json_get_int(root, "pretraining_tp", 1) > 1)
+    return tfpi_fail(ctx, TFP_ERR_UNSUPPORTED,
+                     "'%s': \"slow_but_exact\" with \"pretraining_tp\" above 1 leaves out biases",
+                     path);
   how = tfp_json_get_text(root, "position_embedding_type", "absolute");
   if (TFPI_IN_BERTS & 1 << c->family && strcmp(how, "absolute"))
     return tfpi_fail(ctx, TFP_ERR_UNSUPPORTED,
@@ -19266,8 +20368,7 @@ static tfp_status tfpi_detect(tfp_ctx *ctx, const tfpi_weights *w, tfp_config *c
                        ? "embeddings.word_embeddings.weight" : "shared.weight";
   tfpi_found head, shared = tfpi_find_any_prefix(w, word), stack;
   int i;
-  if (c->family == TFP_BART && c->arch == TFP_DECODER)
-    shared = tfpi_find_any_prefix(w, "decoder.embed_tokens.weight");
+  for (i = 0; i < 2 && !shared.entry; i++) shared = tfpi_find_any_prefix(w, tfpi_word_aliases[i]);
   if (c->head == TFP_HEAD_LM || c->head == TFP_HEAD_PRETRAINING) {
     head = tfpi_find_any_prefix(w, own);
     if (head.entry && shared.entry && tfpi_differ(ctx, head, shared)) c->tied = 0;
@@ -19282,6 +20383,25 @@ static tfp_status tfpi_detect(tfp_ctx *ctx, const tfpi_weights *w, tfp_config *c
     if (stack.entry && (!c->tied || tfpi_differ(ctx, stack, shared))) c->own_words = 1;
   }
   return ctx->status;
+}
+/* A configuration may ask for any size; no memory is taken that is out of all proportion to the
+ * file. What is somewhat too small gets an error that names the missing tensors. */
+static tfp_status tfpi_check_size(tfp_ctx *ctx, const tfpi_weights *w, const tfp_config *c) {
+  const double C = (double)c->hidden, inner = (double)c->heads * (double)c->head_dim;
+  double wanted = 4 * C * inner + (c->gated ? 3 : 2) * C * (double)c->ffn, there = 0;
+  int64_t i, k;
+  wanted *= (double)c->encoder_layers + (double)c->decoder_layers;
+  wanted += C * ((double)c->vocab_size + (double)c->type_vocab);
+  if (c->position == TFP_POS_LEARNED) wanted += C * (double)c->max_positions;
+  if (c->position == TFP_POS_BUCKETS) wanted += (double)c->buckets * (double)c->heads;
+  if (c->head == TFP_HEAD_CLASS || c->head == TFP_HEAD_TAG) wanted += C * (double)c->num_labels;
+  for (i = 0; i < w->n; i++)
+    for (k = 0; k < tfp_safetensors_count(w->file[i]); k++)
+      there += (double)tfp_safetensors_at(w->file[i], k)->count;
+  if (wanted <= 16 * there + 1e7) return TFP_OK;
+  return tfpi_fail(ctx, TFP_ERR_FORMAT,
+                   "'%s': holds %g numbers; by config.json the model would have more than %g", w->path,
+                   there, wanted);
 }
 /* The names of the classes, from "id2label" with keys "0" to "n-1". */
 static void tfpi_keep_labels(tfp_model *m, const char *dir) {
@@ -19317,7 +20437,8 @@ TFP_API tfp_model *tfp_model_load(tfp_ctx *ctx, const char *dir, int trainable) 
   tfp_model *m = NULL;
   if (tfp_config_load(ctx, dir, &c)) return NULL;
   scope = tfpi_scope_begin(ctx);
-  if (!tfpi_weights_open(ctx, dir, &w) && !tfpi_detect(ctx, &w, &c)) {
+  if (!tfpi_weights_open(ctx, dir, &w) && !tfpi_check_size(ctx, &w, &c) &&
+      !tfpi_detect(ctx, &w, &c)) {
     m = tfp_model_create(ctx, &c, trainable);
     if (m && tfpi_load_from(m, &w, 1) >= 0) tfpi_keep_labels(m, dir);
   }
@@ -19330,63 +20451,182 @@ TFP_API tfp_model *tfp_model_load(tfp_ctx *ctx, const char *dir, int trainable) 
 
 /* ---- model card ---- */
 
-/* Adds a formatted line to a text in the step arena that has room for it. */
-static void tfpi_card_line(tfpi_text *t, const char *format, ...) {
+typedef struct tfpi_card_state {
+  tfpi_text t;
+  const tfp_config *c;
+  const tfp_card *card;
+} tfpi_card_state;
+
+/* Adds a formatted line; there is room for all of a card. */
+static void tfpi_card_line(tfpi_card_state *s, const char *format, ...) {
   va_list ap;
   va_start(ap, format);
-  tfpi_format_list(t, format, ap);
+  tfpi_format_list(&s->t, format, ap);
   va_end(ap);
-  tfpi_text_add(t, "\n", 1);
+  tfpi_text_add(&s->t, "\n", 1);
 }
-TFP_API tfp_status tfp_card_save(tfp_ctx *ctx, const tfp_config *c, const tfp_card *card,
-                                 const char *dir) {
-  static const char *const kinds[] = {"fill-mask", "text-generation", "text2text-generation"};
+/* A row of a table. Bars and line breaks of the text would end it too early. */
+static void tfpi_card_row(tfpi_card_state *s, const char *what, const char *text) {
+  if (!text) return;
+  tfpi_text_add(&s->t, "| ", 2);
+  tfpi_text_add(&s->t, what, strlen(what));
+  tfpi_text_add(&s->t, " | ", 3);
+  for (; *text; text++) {
+    if (*text == '|') tfpi_text_add(&s->t, "\\", 1);
+    tfpi_text_add(&s->t, *text == '\n' || *text == '\r' ? " " : text, 1);
+  }
+  tfpi_text_add(&s->t, " |\n", 3);
+}
+/* A text as YAML: between quotes, as JSON has them. */
+static void tfpi_card_quoted(tfpi_card_state *s, const char *before, const char *text) {
+  tfpi_text_add(&s->t, before, strlen(before));
+  tfpi_text_add(&s->t, "\"", 1);
+  for (; *text; text++) {
+    if (*text == '"' || *text == '\\') tfpi_text_add(&s->t, "\\", 1);
+    tfpi_text_add(&s->t, (unsigned char)*text < 32 ? " " : text, 1);
+  }
+  tfpi_text_add(&s->t, "\"\n", 2);
+}
+/* The pipeline of the hub that a model goes into. */
+static const char *tfpi_pipeline(const tfp_config *c) {
+  switch (c->head) {
+    case TFP_HEAD_CLASS: return "text-classification";
+    case TFP_HEAD_TAG: return "token-classification";
+    case TFP_HEAD_QA: return "question-answering";
+    case TFP_HEAD_CHOICE: return "multiple-choice";
+    case TFP_HEAD_NONE:
+    case TFP_HEAD_NSP: return "feature-extraction";
+    default: break;
+  }
+  if (c->arch == TFP_ENCODER) return "fill-mask";
+  return c->arch == TFP_DECODER ? "text-generation" : "text2text-generation";
+}
+static void tfpi_card_front(tfpi_card_state *s) {
+  const tfp_card *k = s->card;
+  const char *p, *end;
+  tfpi_card_line(s, "---");
+  if (k->language) tfpi_card_line(s, "language:");
+  for (p = k->language; p && *p; p = *end ? end + 1 : end) { /* a comma between two */
+    char one[32];
+    for (end = p; *end && *end != ','; end++) {}
+    tfpi_format(one, (size_t)tfpi_min64((int64_t)sizeof one, end - p + 1), "%s", p);
+    tfpi_card_quoted(s, "- ", one);
+  }
+  if (k->license) tfpi_card_quoted(s, "license: ", k->license);
+  tfpi_card_line(s, "library_name: transformers\npipeline_tag: %s\ntags:\n- %s\n- tfpre",
+                 tfpi_pipeline(s->c), tfp_family_name(s->c->family));
+  if (k->base_model) tfpi_card_quoted(s, "base_model: ", k->base_model);
+  if (k->val_loss == k->val_loss && k->val_tokens) {
+    tfpi_card_line(s, "metrics:\n- perplexity");
+    tfpi_card_quoted(s, "model-index:\n- name: ", k->title ? k->title : "A model made with tfpre");
+    tfpi_card_line(s, "  results:\n  - task:\n      type: %s", tfpi_pipeline(s->c));
+    tfpi_card_quoted(s, "    dataset:\n      type: text\n      name: ", k->data ? k->data : "text");
+    tfpi_card_line(s, "    metrics:\n    - type: loss\n      value: %g", k->val_loss);
+    tfpi_card_line(s, "    - type: perplexity\n      value: %g", exp(k->val_loss));
+  }
+  tfpi_card_line(s, "---\n");
+}
+static void tfpi_card_uses(tfpi_card_state *s) {
   static const char *const uses[] = {
     "fills masks, and is a start for classifying texts, tagging words and finding answers",
     "continues texts", "rewrites texts, and is a start for translating, summarising and answering"};
-  char path[1024];
-  tfpi_text t;
-  tfpi_scope scope;
-  int64_t i;
-  if (ctx->status || tfpi_model_path(ctx, path, sizeof path, dir, "README.md")) return ctx->status;
-  scope = tfpi_scope_begin(ctx);
-  t.n = 0, t.cap = 1 << 15;
-  t.at = (char *)tfpi_new(&ctx->step, (int64_t)t.cap, 1);
-  if (!t.at) return ctx->status;
-  tfpi_card_line(&t,
-                 "---\nlibrary_name: transformers\npipeline_tag: %s\ntags:\n- %s\n- tfpre\n---\n",
-                 kinds[c->arch], tfp_family_name(c->family));
-  tfpi_card_line(&t, "# %s\n", card->title ? card->title : "A model made with tfpre");
-  tfpi_card_line(&t, "A model of %i parameters, built as %s, that %s.\n", card->parameters,
-                 tfp_family_name(c->family), uses[c->arch]);
-  tfpi_card_line(&t, "## Uses and limits\n\nIt knows what its training text says and nothing else. "
-                     "It repeats the text's "
-                     "errors and prejudices. Do not use it where a wrong answer does harm.\n");
-  tfpi_card_line(&t, "## Training\n\n| | |\n|---|---|");
-  if (card->objective) tfpi_card_line(&t, "| objective | %s |", card->objective);
-  if (card->data) tfpi_card_line(&t, "| data | %s |", card->data);
-  tfpi_card_line(&t, "| tokens for training, for validation | %i, %i |", card->train_tokens,
-                 card->val_tokens);
-  tfpi_card_line(&t, "| layers | %i encoder, %i decoder |", c->encoder_layers, c->decoder_layers);
-  tfpi_card_line(&t, "| width, heads, feed-forward | %i, %i, %i |", c->hidden, c->heads, c->ffn);
-  tfpi_card_line(&t, "| vocabulary | %i |", c->vocab_size);
-  tfpi_card_line(&t, "| steps, tokens a step | %i, %i |", card->steps, card->tokens_per_step);
-  tfpi_card_line(&t, "| learning rate, weight decay | %g, %g |", card->lr, card->weight_decay);
-  tfpi_card_line(&t, "| seconds | %g |", card->seconds);
-  if (card->machine) tfpi_card_line(&t, "| machine | %s |", card->machine);
-  if (card->command) tfpi_card_line(&t, "\n```\n%s\n```", card->command);
-  tfpi_card_line(&t, "\n## Evaluation\n\nThe training loss fell from %g to %g nats a scored token.",
-                 card->first_loss, card->last_loss);
-  if (card->val_loss == card->val_loss)
-    tfpi_card_line(&t, "On the validation part it is %g (perplexity %g).", card->val_loss,
-                   exp(card->val_loss));
-  if (card->curve_points) {
-    tfpi_card_line(&t, "\n| step | loss | learning rate | gradient norm |\n|---|---|---|---|");
-    for (i = 0; i < card->curve_points; i++)
-      tfpi_card_line(&t, "| %i | %g | %g | %g |", card->curve[i].step, card->curve[i].loss,
-                     card->curve[i].lr, card->curve[i].grad_norm);
+  static const char *const done[] = {
+    NULL, NULL, "gives each text a class", "gives each token a class", "finds answers in texts",
+    NULL, "tells whether one sentence follows another", "chooses among continuations"};
+  const tfp_config *c = s->c;
+  const char *use = s->card->purpose, *class_name = tfpi_architecture(c);
+  if (!use) use = done[c->head] ? done[c->head] : uses[c->arch];
+  tfpi_card_line(s, "# %s\n", s->card->title ? s->card->title : "A model made with tfpre");
+  tfpi_card_line(s, "A model of %i parameters, built as %s, that %s.\n",
+                 s->card->parameters, tfp_family_name(c->family), use);
+  tfpi_card_line(s,
+                 "## Uses and limits\n\nIt knows what its training text says and nothing else. It "
+                 "repeats the text's errors and prejudices. Do not use it where a wrong answer does "
+                 "harm.%s%s\n", s->card->limits ? " " : "", s->card->limits ? s->card->limits : "");
+  if (!class_name) return;
+  tfpi_card_line(s,
+                 "## How to open it\n\n```python\n"
+                 "from transformers import AutoTokenizer, %s\n\n"
+                 "tokenizer = AutoTokenizer.from_pretrained(\".\")\n"
+                 "model = %s.from_pretrained(\".\")\n```\n\nor in C, with `tfpre.h`: "
+                 "`tfp_model_load(ctx, \".\", 0)`.\n", class_name, class_name);
+}
+static void tfpi_card_number(tfpi_card_state *s, const char *what, double x) {
+  char text[32];
+  tfpi_format(text, sizeof text, "%g", x);
+  tfpi_card_row(s, what, text);
+}
+static void tfpi_card_training(tfpi_card_state *s) {
+  static const char *const schedules[] = {"cosine", "linear", "constant"};
+  const tfp_config *c = s->c;
+  const tfp_card *k = s->card;
+  const tfp_train_desc *d = k->train;
+  tfpi_card_line(s, "## Training\n\n| | |\n|---|---|");
+  tfpi_card_row(s, "objective", k->objective);
+  tfpi_card_row(s, "data", k->data);
+  tfpi_card_line(s, "| tokens for training, for validation | %i, %i |", k->train_tokens,
+                 k->val_tokens);
+  tfpi_card_row(s, "tokenizer", k->tokenizer);
+  tfpi_card_line(s, "| vocabulary | %i |", c->vocab_size);
+  tfpi_card_line(s, "| layers | %i encoder, %i decoder |", c->encoder_layers, c->decoder_layers);
+  tfpi_card_line(s, "| width, heads, feed-forward | %i, %i, %i |", c->hidden, c->heads, c->ffn);
+  tfpi_card_line(s, "| steps, tokens a step | %i, %i |", k->steps, k->tokens_per_step);
+  tfpi_card_line(s, "| learning rate, weight decay | %g, %g |", k->lr, k->weight_decay);
+  if (d) {
+    tfpi_card_line(s, "| schedule | %s to %g, %i steps of warm-up |", schedules[d->schedule],
+                   d->min_lr, d->warmup);
+    tfpi_card_line(s, "| AdamW beta1, beta2, eps | %g, %g, %g |", d->adamw.beta1, d->adamw.beta2,
+                   d->adamw.eps > 0 ? d->adamw.eps : 1e-8);
+    tfpi_card_number(s, "gradients clipped at a norm of", d->adamw.clip);
+    tfpi_card_line(s, "| rows a batch, batches a step | %i, %i |", d->rows,
+                   tfpi_max64(d->accumulate, 1));
+    tfpi_card_number(s, "dropout", c->dropout);
+    tfpi_card_line(s, "| seed | %u |", k->seed);
   }
-  tfp_write_file(ctx, path, t.at, (int64_t)t.n);
+  tfpi_card_number(s, "seconds", k->seconds);
+  tfpi_card_row(s, "machine", k->machine);
+  if (k->command) tfpi_card_line(s, "\n```\n%s\n```", k->command);
+}
+static void tfpi_card_evaluation(tfpi_card_state *s) {
+  const tfp_card *k = s->card;
+  int64_t i;
+  tfpi_card_line(s, "\n## Evaluation\n\nThe training loss fell from %g to %g nats a scored token.",
+                 k->first_loss, k->last_loss);
+  if (k->val_loss == k->val_loss)
+    tfpi_card_line(s, "On the validation part it is %g (perplexity %g).", k->val_loss,
+                   exp(k->val_loss));
+  if (!k->curve_points) return;
+  tfpi_card_line(s, "\n| step | loss | learning rate | gradient norm |\n|---|---|---|---|");
+  for (i = 0; i < k->curve_points; i++)
+    tfpi_card_line(s, "| %i | %g | %g | %g |", k->curve[i].step, k->curve[i].loss, k->curve[i].lr,
+                   k->curve[i].grad_norm);
+}
+TFP_API tfp_status tfp_card_save(tfp_ctx *ctx, const tfp_config *c, const tfp_card *card,
+                                 const char *dir) {
+  char path[1024];
+  const char *texts[10];
+  tfpi_card_state s;
+  tfpi_scope scope;
+  int64_t room = 1 << 14;
+  int i;
+  if (ctx->status || tfpi_model_path(ctx, path, sizeof path, dir, "README.md")) return ctx->status;
+  texts[0] = card->title, texts[1] = card->objective, texts[2] = card->data;
+  texts[3] = card->command, texts[4] = card->machine, texts[5] = card->purpose;
+  texts[6] = card->limits, texts[7] = card->tokenizer, texts[8] = card->language;
+  texts[9] = card->base_model;
+  for (i = 0; i < 10; i++) /* at most four times, each sign at most doubled by its quotes */
+    room += texts[i] ? 8 * (int64_t)strlen(texts[i]) : 0;
+  room += 128 * card->curve_points;
+  scope = tfpi_scope_begin(ctx);
+  s.c = c, s.card = card;
+  s.t.n = 0, s.t.cap = (size_t)room;
+  s.t.at = (char *)tfpi_new(&ctx->step, room, 1);
+  if (!s.t.at) return ctx->status;
+  tfpi_card_front(&s);
+  tfpi_card_uses(&s);
+  tfpi_card_training(&s);
+  tfpi_card_evaluation(&s);
+  tfp_write_file(ctx, path, s.t.at, (int64_t)s.t.n);
   tfpi_scope_end(ctx, &scope);
   return ctx->status;
 }
@@ -19397,18 +20637,17 @@ TFP_API tfp_status tfp_card_save(tfp_ctx *ctx, const tfp_config *c, const tfp_ca
  * This software is yours under either of two licences; choose the one you like better.
  *
  * 1. Public domain. Everybody may copy, change, publish, use, compile, sell or distribute it, as
- * source
- *    or compiled, for any purpose and by any means. Where copyright law allows it, the authors give
- *    up all rights in it, for the benefit of all and to the detriment of their heirs. It comes as
- *    it is, without warranty of any kind; the authors are not liable for any claim or damage.
+ *    source or compiled, for any purpose and by any means. Where copyright law allows it, the
+ *    authors give up all rights in it, for the benefit of all and to the detriment of their heirs.
+ *    It comes as it is, without warranty of any kind; the authors are not liable for any claim or
+ *    damage.
  *
  * 2. MIT No Attribution (MIT-0). Permission is granted, free of charge, to any person who has a
- * copy of
- *    this software and its documentation, to deal in it without restriction, including the rights
- *    to use, copy, modify, merge, publish, distribute, sublicense and sell copies. It is provided
- *    "as is", without warranty of any kind, express or implied, including but not limited to
- *    merchantability, fitness for a particular purpose and non-infringement. In no event shall the
- *    authors be liable for any claim, damages or other liability arising from it or its use.
+ *    copy of this software and its documentation, to deal in it without restriction, including the
+ *    rights to use, copy, modify, merge, publish, distribute, sublicense and sell copies. It is
+ *    provided "as is", without warranty of any kind, express or implied, including but not limited
+ *    to merchantability, fitness for a particular purpose and non-infringement. In no event shall
+ *    the authors be liable for any claim, damages or other liability arising from it or its use.
  *
  * 0.1.0  the first: three kinds of transformer, six families, from text to a trained model
  */

@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #if defined(__x86_64__) || defined(__i386__)
 #include <immintrin.h>
@@ -37,10 +38,16 @@ typedef struct options {
   int64_t threads, seed, layers, heads, hidden, head_dim, ffn, seq, batch, accum, steps, warmup;
   int64_t log_every, eval_every, save_every, stop_at, vocab, min_frequency, max_new, top_k, top;
   int64_t m, k, n, target_seq, reps;
+  int64_t beams, no_repeat_ngram, min_new;
   double lr, min_lr, beta1, beta2, weight_decay, clip, dropout, val_fraction, temperature, top_p;
-  double label_fraction;
+  double label_fraction, min_p, length_penalty, repetition_penalty;
   const char *arch, *family, *objective, *preset, *config, *tokenizer, *schedule, *doc_per, *out;
   const char *kind, *ids, *mask, *type_ids, *decoder_ids, *batches, *prompt, *dtype, *trans, *later;
+  const char *early_stopping;
+  int decay_all, normalize;
+  int64_t max_shard;
+  double eps;
+  const char *grads, *pool;
   list data, words; /* words: what is no option */
 } options;
 
@@ -57,18 +64,22 @@ enum { /* which commands have an option */
        PEAK = 512,
        GEMM = 1024,
        STEP = 2048,
+       TRACE = 4096,
+       EMBED = 8192,
        BENCH = PEAK | GEMM | STEP,
-       ALL = 4095
+       ALL = 0x7fffffff
 };
 typedef enum option_kind {
   FLAG,   /* no value */
   COUNT,  /* a whole number in [low,high] */
+  BYTES,  /* the same, and 200KB, 5GB, 1GiB are known */
   REAL,   /* a number in [low,high] */
   ABOVE,  /* in (low,high] */
   SHARE,  /* in [low,high) */
   INSIDE, /* in (low,high) */
   TEXT,
   CHOICE, /* one of the words in `value` */
+  SWITCH, /* one of the words in `value`, or nothing, which is "true" */
   FILES,  /* the words up to the next option */
   LATER   /* of the contract, but not in this release */
 } option_kind;
@@ -99,6 +110,7 @@ static const option option_table[] = {
      "where a document ends: at the end of the file (default), at blank lines, at each line"},
     {PRETRAIN | CONVERT | TRAIN_TOK, "out", TEXT, AT(out), 0, 0, NAN, "DIR",
      "the directory to write, needed"},
+    {TRACE, "out", TEXT, AT(out), 0, 0, NAN, "DIR", "save the model there after the last step"},
     {PRETRAIN, "preset", TEXT, AT(preset), 0, 0, NAN, "NAME",
      "sizes of a published model, or FAMILY-tiny; see the end"},
     {PRETRAIN, "config", TEXT, AT(config), 0, 0, NAN, "FILE", "sizes and dropout of a config.json"},
@@ -161,21 +173,52 @@ static const option option_table[] = {
     {LOGITS, "type-ids", TEXT, AT(type_ids), 0, 0, NAN, "\"0 0 1\"", "token types"},
     {LOGITS, "decoder-ids", TEXT, AT(decoder_ids), 0, 0, NAN, "\"0 5\"",
      "the decoder's input, start token first"},
-    {LOGITS, "batches", TEXT, AT(batches), 0, 0, NAN, "FILE",
-     "a JSON object a line: input_ids, attention_mask, ..."},
-    {CONVERT, "dtype", CHOICE, AT(dtype), 0, 0, NAN, "f32|bf16|f16", "f32 alone in this release"},
+    {LOGITS | TRACE, "batches", TEXT, AT(batches), 0, 0, NAN, "FILE",
+     "a JSON object a line: input_ids, attention_mask, labels, ..."},
+    {TRACE, "steps", COUNT, AT(steps), 1, 1e9, NAN, "N", "one line of the file each: all lines"},
+    {TRACE, "lr", REAL, AT(lr), 0, 1e30, 1e-3, "X", "learning rate"},
+    {TRACE, "beta1", INSIDE, AT(beta1), 0, 1, 0.9, "X", "of AdamW"},
+    {TRACE, "beta2", INSIDE, AT(beta2), 0, 1, 0.999, "X", "of AdamW"},
+    {TRACE, "eps", ABOVE, AT(eps), 0, 1, 1e-8, "X", "of AdamW"},
+    {TRACE, "weight-decay", REAL, AT(weight_decay), 0, 1e30, 0.01, "X", "of matrices and tables"},
+    {TRACE, "decay-all", FLAG, AT(decay_all), 0, 0, NAN, NULL, "decay biases and norms too"},
+    {TRACE, "clip", REAL, AT(clip), 0, 1e30, 0, "X",
+     "largest norm of the gradient; 0: no clipping"},
+    {TRACE, "grads", TEXT, AT(grads), 0, 0, NAN, "FILE",
+     "write the first step's gradients there as safetensors"},
+    {CONVERT, "dtype", CHOICE, AT(dtype), 0, 0, NAN, "f32|bf16|f16",
+     "of the weights in the files: f32"},
+    {CONVERT, "max-shard", BYTES, AT(max_shard), 1, 9e15, NAN, "BYTES",
+     "of a file of weights, as 200MB or 5GB: all in one"},
+    {EMBED, "pool", CHOICE, AT(pool), 0, 0, NAN, "mean|cls",
+     "the mean of the hidden states, or the first token's: mean"},
+    {EMBED, "normalize", FLAG, AT(normalize), 0, 0, NAN, NULL, "to length 1"},
     {FILL, "top", COUNT, AT(top), 1, 1000, 5, "N", "predictions for each mask"},
     {GENERATE, "prompt", TEXT, AT(prompt), 0, 0, NAN, "TEXT",
      "the text to continue, or the encoder's input"},
     {GENERATE, "max-new", COUNT, AT(max_new), 1, 1e7, NAN, "N",
      "tokens at most: as generation_config.json says, else 20"},
+    {GENERATE, "min-new", COUNT, AT(min_new), 0, 1e7, NAN, "N", "no end before N new tokens"},
     {GENERATE, "greedy", FLAG, AT(greedy), 0, 0, NAN, NULL,
-     "the likeliest token always, whatever generation_config.json says"},
+     "no draws, and no beams but those of --beams: the likeliest token"},
     {GENERATE, "temperature", REAL, AT(temperature), 0, 1e6, NAN, "X",
      "draw; logits are divided by X"},
-    {GENERATE, "top-k", COUNT, AT(top_k), 1, MANY, NAN, "N", "draw among the N likeliest tokens"},
+    {GENERATE, "top-k", COUNT, AT(top_k), 0, MANY, NAN, "N",
+     "draw among the N likeliest tokens: 50 or as generation_config.json says; 0: all"},
     {GENERATE, "top-p", ABOVE, AT(top_p), 0, 1, NAN, "X",
      "draw among the fewest tokens that reach X"},
+    {GENERATE, "min-p", REAL, AT(min_p), 0, 1, NAN, "X",
+     "draw among tokens at least X times as likely as the likeliest"},
+    {GENERATE, "beams", COUNT, AT(beams), 1, 65536, NAN, "N",
+     "beam search of N texts at once: 1, or as generation_config.json says"},
+    {GENERATE, "length-penalty", REAL, AT(length_penalty), -1e6, 1e6, NAN, "X",
+     "beam scores are divided by length to the power of X: 1"},
+    {GENERATE, "early-stopping", SWITCH, AT(early_stopping), 0, 0, NAN, "true|false|never",
+     "end when N texts have ended; never: when none can become better (alone: true)"},
+    {GENERATE, "no-repeat-ngram", COUNT, AT(no_repeat_ngram), 0, 1e7, NAN, "N",
+     "no N tokens in a row come twice; 0: they may"},
+    {GENERATE, "repetition-penalty", ABOVE, AT(repetition_penalty), 0, 1e6, NAN, "X",
+     "makes tokens that were there less likely (above 1)"},
     {GEMM, "m", COUNT, AT(m), 1, 1e6, NAN, "N", "rows of A and C, needed"},
     {GEMM, "k", COUNT, AT(k), 1, 1e6, NAN, "N", "columns of A, rows of B, needed"},
     {GEMM, "n", COUNT, AT(n), 1, 1e6, NAN, "N", "columns of B and C, needed"},
@@ -189,14 +232,7 @@ static const option option_table[] = {
     {GEMM | STEP, "reps", COUNT, AT(reps), 1, 1e6, NAN, "N",
      "how often it is timed: for about two seconds, at least 5 times"},
     {PRETRAIN | GEMM | STEP, "bf16", LATER, AT(later), 0, 0, NAN, NULL, NULL},
-    {CONVERT, "max-shard", LATER, AT(later), 0, 0, NAN, NULL, NULL},
     {EVAL, "task", LATER, AT(later), 0, 0, NAN, NULL, NULL},
-    {GENERATE, "beams", LATER, AT(later), 0, 0, NAN, NULL, NULL},
-    {GENERATE, "length-penalty", LATER, AT(later), 0, 0, NAN, NULL, NULL},
-    {GENERATE, "early-stopping", LATER, AT(later), 0, 0, NAN, NULL, NULL},
-    {GENERATE, "no-repeat-ngram", LATER, AT(later), 0, 0, NAN, NULL, NULL},
-    {GENERATE, "repetition-penalty", LATER, AT(later), 0, 0, NAN, NULL, NULL},
-    {GENERATE, "min-new", LATER, AT(later), 0, 0, NAN, NULL, NULL},
     {ALL, "threads", COUNT, AT(threads), 1, TFP_MAX_THREADS, NAN, "N",
      "default: as many as this process may use"},
     {ALL, "seed", COUNT, AT(seed), 0, 9e15, 0, "N", "of every random number"},
@@ -292,14 +328,28 @@ static int is_option(const command *cmd, const char *word) {
   n = strcspn(word + 2, "=");
   return find_option(cmd->bit, word + 2, n) != NULL;
 }
+/* What a unit of bytes behind a number multiplies it with; used counts the unit's letters. */
+static double unit(const char *text, int64_t *used) {
+  static const char letters[] = "kmgt";
+  const char *at = *text ? strchr(letters, *text | 32) : NULL;
+  const int binary = at && (text[1] | 32) == 'i';
+  const int n = at ? 1 + binary : 0;
+  double size = 1;
+  *used += n + ((text[n] | 32) == 'b');
+  for (; at && at >= letters; at--) size *= binary ? 1024 : 1000;
+  return size;
+}
 static void set_number(cli *c, const option *row, const char *text) {
   const int64_t n = (int64_t)strlen(text);
-  const int whole = row->kind == COUNT;
+  const int whole = row->kind == COUNT || row->kind == BYTES;
   const char open = row->kind == ABOVE || row->kind == INSIDE ? '(' : '[';
   const char close = row->kind == SHARE || row->kind == INSIDE ? ')' : ']';
   double x = 0;
-  int good = n > 0 && tfp_parse_number(text, n, &x) == n;
-  if (whole) good = good && text[strspn(text, "+-0123456789")] == 0;
+  int64_t used = tfp_parse_number(text, n, &x);
+  int good;
+  if (row->kind == COUNT && text[strspn(text, "+-0123456789")]) used = -1;
+  if (row->kind == BYTES && used > 0) x = floor(x * unit(text + used, &used));
+  good = n > 0 && used == n;
   good = good && x >= row->low && x <= row->high;
   if (open == '(') good = good && x > row->low;
   if (close == ')') good = good && x < row->high;
@@ -318,8 +368,8 @@ static void set_option(cli *c, const option *row, const char *text) {
   } else if (row->kind == FILES) {
     list *l = (list *)(void *)at;
     l->at[l->n++] = text;
-  } else if (row->kind == TEXT || row->kind == CHOICE) {
-    if (row->kind == CHOICE && !is_choice(row->value, text))
+  } else if (row->kind == TEXT || row->kind == CHOICE || row->kind == SWITCH) {
+    if (row->kind != TEXT && !is_choice(row->value, text))
       die(c, 2, "--%s wants one of %s, not '%s'", row->name, row->value, text);
     *(const char **)(void *)at = text;
   } else {
@@ -333,7 +383,7 @@ static void set_defaults(cli *c, const command *cmd) {
     char *at = (char *)&c->o + row->at;
     const int none = row->otherwise != row->otherwise;
     if (!(row->commands & cmd->bit)) continue;
-    if (row->kind == COUNT)
+    if (row->kind == COUNT || row->kind == BYTES)
       *(int64_t *)(void *)at = none ? -1 : (int64_t)row->otherwise;
     else if (row->kind >= REAL && row->kind <= INSIDE)
       *(double *)(void *)at = row->otherwise;
@@ -353,6 +403,8 @@ static int read_option(cli *c, const command *cmd, int i) {
     set_option(c, row, NULL);
     return i;
   }
+  if (row->kind == SWITCH && !equals && (i + 1 >= c->argc || !is_choice(row->value, c->argv[i + 1])))
+    equals = "=true";
   if (equals) {
     set_option(c, row, equals + 1);
     return i;
@@ -419,6 +471,11 @@ static double either_real(double given, double otherwise) {
   return given == given ? given : otherwise;
 }
 
+static int index_of(const char *const *names, int n, const char *name) {
+  int i;
+  for (i = 0; i < n && strcmp(names[i], name); i++) continue;
+  return i;
+}
 static void path_join(cli *c, char *path, size_t bytes, const char *dir, const char *name) {
   if (snprintf(path, bytes, "%s/%s", dir, name) >= (int)bytes)
     die(c, 1, "the path '%s/%s' is too long", dir, name);
@@ -506,14 +563,20 @@ static int32_t *encode(cli *c, tfp_tokenizer *tok, const char *text, int64_t byt
   check(c);
   return ids;
 }
-static char *decode(cli *c, tfp_tokenizer *tok, const int32_t *ids, int64_t n, int flags) {
-  const int64_t bytes = tfp_decode(tok, ids, n, flags | TFP_REPLACE_INVALID, NULL, 0);
+/* A text that may have NULs inside. */
+static char *decode_bytes(cli *c, tfp_tokenizer *tok, const int32_t *ids, int64_t n, int flags,
+                          int64_t *bytes) {
   char *text;
+  *bytes = tfp_decode(tok, ids, n, flags | TFP_REPLACE_INVALID, NULL, 0);
   check(c);
-  text = (char *)take(c, bytes, 1);
-  tfp_decode(tok, ids, n, flags | TFP_REPLACE_INVALID, text, bytes + 1);
+  text = (char *)take(c, *bytes, 1);
+  tfp_decode(tok, ids, n, flags | TFP_REPLACE_INVALID, text, *bytes + 1);
   check(c);
   return text;
+}
+static char *decode(cli *c, tfp_tokenizer *tok, const int32_t *ids, int64_t n, int flags) {
+  int64_t bytes;
+  return decode_bytes(c, tok, ids, n, flags, &bytes);
 }
 /* A token as a word in a line: control characters are spelt out. */
 static void print_token(const char *text) {
@@ -539,19 +602,125 @@ static int has_tokenizer(cli *c, const char *dir) {
   }
   return 0;
 }
+/* ---- model directories ----------------------------------------------------------------------- */
+
+static tfp_model *load_model(cli *c, const char *dir, int trainable) {
+  tfp_model *m = tfp_model_load(c->ctx, dir, trainable);
+  check(c);
+  return m;
+}
 static tfp_tokenizer *load_tokenizer(cli *c, const char *dir) {
   tfp_tokenizer *tok = tfp_tokenizer_load(c->ctx, dir);
   check(c);
   return tok;
 }
+/* Nothing is written over what it was made from: a kill in between would leave neither whole. */
+static void refuse_same(cli *c, const char *dir, const char *out) {
+  struct stat a, b;
+  const int same = !strcmp(dir, out) || (!stat(dir, &a) && !stat(out, &b) && a.st_ino &&
+                                         a.st_ino == b.st_ino && a.st_dev == b.st_dev);
+  if (same) die(c, 2, "%s: --out '%s' is the directory that is read", c->command, out);
+}
+static void copy_file(cli *c, const char *dir, const char *out, const char *name) {
+  char path[1024], *data;
+  int64_t bytes;
+  path_join(c, path, sizeof path, dir, name);
+  if (!tfp_file_exists(c->ctx, path)) return;
+  tfp_read_file(c->ctx, path, &data, &bytes);
+  check(c);
+  path_join(c, path, sizeof path, out, name);
+  tfp_write_file(c->ctx, path, data, bytes);
+  check(c);
+}
+/* Saves a model that came from `dir`; what is not a weight goes along as it is. */
+static void export_model(cli *c, tfp_model *m, const char *dir, const char *out) {
+  static const char *const others[] = {"tokenizer.json",
+                                       "tokenizer_config.json",
+                                       "special_tokens_map.json",
+                                       "added_tokens.json",
+                                       "vocab.json",
+                                       "merges.txt",
+                                       "encoder.json",
+                                       "vocab.bpe",
+                                       "vocab.txt",
+                                       "spiece.model",
+                                       "generation_config.json"};
+  static const char *const dtypes[] = {"f32", "bf16", "f16"};
+  static const tfp_st_dtype stored[] = {TFP_ST_F32, TFP_ST_BF16, TFP_ST_F16};
+  const int dtype = c->o.dtype ? index_of(dtypes, 3, c->o.dtype) : 0;
+  size_t i;
+  tfp_make_dir(c->ctx, out);
+  tfp_model_save_as(m, out, stored[dtype], c->o.max_shard > 0 ? c->o.max_shard : 0);
+  check(c);
+  for (i = 0; i < sizeof others / sizeof *others; i++) copy_file(c, dir, out, others[i]);
+}
 
 /* ---- info ------------------------------------------------------------------------------------ */
 
-/* Bytes of a model at rest and of one with gradients and moments: counted, not taken. */
-static int64_t dry_bytes(cli *c, const tfp_config *config, int trainable, int64_t *parameters) {
+typedef struct contents {
+  const char *dir;
+  tfp_config config;
+  int64_t parameters, run_bytes, train_bytes;
+  list names; /* of the files of weights */
+  tfp_safetensors **files;
+  char report[2048];       /* what is missing or too much in them; empty if all is well */
+  const char *tokenizer;   /* its kind, or NULL */
+  int64_t vocabulary;      /* of the tokenizer */
+  char no_tokenizer[1024]; /* why it cannot be read */
+  char *card;              /* README.md, or NULL */
+} contents;
+
+static int by_name(const void *a, const void *b) {
+  return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+/* The file of the weights, or those that the index names, each once. */
+static void find_weights(cli *c, contents *in) {
+  char path[1024];
+  tfp_json *root;
+  const tfp_json *map, *v;
+  int i;
+  in->names.at = (const char **)take(c, 1, sizeof(char *));
+  path_join(c, path, sizeof path, in->dir, "model.safetensors");
+  if (tfp_file_exists(c->ctx, path)) {
+    in->names.at[in->names.n++] = "model.safetensors";
+    return;
+  }
+  path_join(c, path, sizeof path, in->dir, "model.safetensors.index.json");
+  if (!tfp_file_exists(c->ctx, path)) return;
+  root = tfp_json_parse_file(c->ctx, path); /* it stays: the names lie in it */
+  check(c);
+  map = tfp_json_get(root, "weight_map");
+  if (!map || map->type != TFP_JSON_OBJECT) die(c, 1, "'%s' has no weight_map", path);
+  free(in->names.at);
+  in->names.at = (const char **)take(c, map->count, sizeof(char *));
+  for (v = map->child; v; v = v->next) {
+    if (v->type != TFP_JSON_STRING || strpbrk(v->text, "/\\"))
+      die(c, 1, "'%s': \"%s\" lies in no file of this directory", path, v->key);
+    for (i = in->names.n - 1; i >= 0 && strcmp(in->names.at[i], v->text); i--) continue;
+    if (i < 0) in->names.at[in->names.n++] = v->text;
+  }
+  qsort(in->names.at, (size_t)in->names.n, sizeof *in->names.at, by_name);
+}
+static void open_weights(cli *c, contents *in) {
+  char path[1024];
+  int i;
+  in->files = (tfp_safetensors **)take(c, in->names.n, sizeof *in->files);
+  for (i = 0; i < in->names.n; i++) {
+    path_join(c, path, sizeof path, in->dir, in->names.at[i]);
+    in->files[i] = tfp_safetensors_open(c->ctx, path);
+    check(c);
+  }
+}
+/* Bytes of a model at rest and of one with gradients and moments: counted, not taken. The names and
+ * shapes of the weights are checked, and none is read. */
+static void dry_run(cli *c, contents *in, int trainable) {
   tfp_ctx *dry = open_context(c, 1);
-  tfp_model *m = dry ? tfp_model_create(dry, config, trainable) : NULL;
-  int64_t bytes;
+  tfp_model *m = dry && in->names.n ? tfp_model_load(dry, in->dir, trainable) : NULL;
+  const char *report = m ? tfp_model_load_report(m) : NULL;
+  if (dry && in->names.n && !m) report = tfp_error_message(dry); /* said, and no error here */
+  if (report) snprintf(in->report, sizeof in->report, "%s", report);
+  tfp_clear_error(dry);
+  if (dry && !m) m = tfp_model_create(dry, &in->config, trainable);
   if (trainable && m) tfp_adamw_create(m->params, NULL);
   if (tfp_error(dry)) {
     char line[1024];
@@ -559,104 +728,218 @@ static int64_t dry_bytes(cli *c, const tfp_config *config, int trainable, int64_
     tfp_destroy(dry);
     die(c, 1, "%s", line);
   }
-  *parameters = tfp_model_parameters(m);
-  bytes = tfp_memory(dry).used;
+  in->parameters = tfp_model_parameters(m);
+  *(trainable ? &in->train_bytes : &in->run_bytes) = tfp_memory(dry).used;
   tfp_destroy(dry);
+}
+static void find_tokenizer(cli *c, contents *in) {
+  tfp_tokenizer *tok;
+  if (!has_tokenizer(c, in->dir)) return;
+  tok = tfp_tokenizer_load(c->ctx, in->dir);
+  if (!tok) {
+    snprintf(in->no_tokenizer, sizeof in->no_tokenizer, "%s", tfp_error_message(c->ctx));
+    tfp_clear_error(c->ctx);
+    return;
+  }
+  in->tokenizer = tfp_tokenizer_name(tok);
+  in->vocabulary = tfp_vocab_size(tok);
+}
+/* README.md; bytes that are no UTF-8 become U+FFFD, which has three. */
+static void find_card(cli *c, contents *in) {
+  char path[1024], *text = NULL, *to;
+  const char *from, *end;
+  int64_t bytes = 0;
+  path_join(c, path, sizeof path, in->dir, "README.md");
+  if (!tfp_file_exists(c->ctx, path)) return;
+  tfp_read_file(c->ctx, path, &text, &bytes);
+  check(c);
+  in->card = to = (char *)take(c, 3 * bytes, 1);
+  for (from = text, end = text + bytes; from < end;) {
+    const uint32_t cp = tfp_utf8_next(&from, end);
+    if (cp) to += tfp_utf8_encode(cp, to);
+  }
+}
+static int64_t file_bytes(const tfp_safetensors *st) {
+  int64_t i, bytes = 0;
+  for (i = 0; i < tfp_safetensors_count(st); i++)
+    if (tfp_safetensors_at(st, i)->end > bytes) bytes = tfp_safetensors_at(st, i)->end;
   return bytes;
 }
-static void info_json(cli *c, const tfp_config *config, const char *dir, tfp_safetensors *st,
-                      const char *card, const int64_t *numbers) {
-  static const char *const archs[] = {"encoder", "decoder", "seq2seq"};
-  char path[1024];
-  tfp_json *root;
-  tfp_json_writer *w = json_begin(c);
+static int has_dtype(const tfp_safetensors *st, int dtype) {
   int64_t i;
-  int k;
-  json_text(w, "family", tfp_family_name(config->family));
-  json_text(w, "arch", archs[config->arch]);
-  json_int(w, "parameters", numbers[0]);
-  tfp_json_key(w, "memory", -1);
-  tfp_json_begin_object(w);
-  json_int(w, "inference_bytes", numbers[1]);
-  json_int(w, "training_bytes", numbers[2]);
-  tfp_json_end_object(w);
-  path_join(c, path, sizeof path, dir, "config.json");
-  root = tfp_json_parse_file(c->ctx, path);
-  tfp_json_key(w, "config", -1);
-  tfp_json_put(w, root);
-  tfp_json_free(root);
-  tfp_json_key(w, "tensors", -1);
+  for (i = 0; i < tfp_safetensors_count(st); i++)
+    if ((int)tfp_safetensors_at(st, i)->dtype == dtype) return 1;
+  return 0;
+}
+
+static void json_files(tfp_json_writer *w, const contents *in) {
+  int i, k;
+  tfp_json_key(w, "files", -1);
   tfp_json_begin_array(w);
-  for (i = 0; i < tfp_safetensors_count(st); i++) {
-    const tfp_safetensors_entry *e = tfp_safetensors_at(st, i);
+  for (i = 0; i < in->names.n; i++) {
     tfp_json_begin_object(w);
-    json_text(w, "name", e->name);
-    json_text(w, "dtype", tfp_st_dtype_name(e->dtype));
-    tfp_json_key(w, "shape", -1);
+    json_text(w, "name", in->names.at[i]);
+    json_int(w, "tensors", tfp_safetensors_count(in->files[i]));
+    json_int(w, "bytes", file_bytes(in->files[i]));
+    tfp_json_key(w, "dtypes", -1);
     tfp_json_begin_array(w);
-    for (k = 0; k < e->ndim; k++) tfp_json_put_int(w, e->shape[k]);
+    for (k = 0; k < TFP_ST_COUNT; k++)
+      if (has_dtype(in->files[i], k)) tfp_json_put_text(w, tfp_st_dtype_name((tfp_st_dtype)k), -1);
     tfp_json_end_array(w);
     tfp_json_end_object(w);
   }
   tfp_json_end_array(w);
-  json_text(w, "card", card);
+}
+static void json_tensors(tfp_json_writer *w, const contents *in) {
+  int64_t i;
+  int f, k;
+  tfp_json_key(w, "tensors", -1);
+  tfp_json_begin_array(w);
+  for (f = 0; f < in->names.n; f++)
+    for (i = 0; i < tfp_safetensors_count(in->files[f]); i++) {
+      const tfp_safetensors_entry *e = tfp_safetensors_at(in->files[f], i);
+      tfp_json_begin_object(w);
+      json_text(w, "name", e->name);
+      json_text(w, "dtype", tfp_st_dtype_name(e->dtype));
+      tfp_json_key(w, "shape", -1);
+      tfp_json_begin_array(w);
+      for (k = 0; k < e->ndim; k++) tfp_json_put_int(w, e->shape[k]);
+      tfp_json_end_array(w);
+      tfp_json_end_object(w);
+    }
+  tfp_json_end_array(w);
+}
+static void info_json(cli *c, const contents *in) {
+  static const char *const archs[] = {"encoder", "decoder", "seq2seq"};
+  char path[1024];
+  tfp_json *root;
+  tfp_json_writer *w = json_begin(c);
+  json_text(w, "family", tfp_family_name(in->config.family));
+  json_text(w, "arch", archs[in->config.arch]);
+  json_int(w, "parameters", in->parameters);
+  tfp_json_key(w, "memory", -1);
+  tfp_json_begin_object(w);
+  json_int(w, "inference_bytes", in->run_bytes);
+  json_int(w, "training_bytes", in->train_bytes);
+  tfp_json_end_object(w);
+  path_join(c, path, sizeof path, in->dir, "config.json");
+  root = tfp_json_parse_file(c->ctx, path);
+  tfp_json_key(w, "config", -1);
+  tfp_json_put(w, root);
+  tfp_json_free(root);
+  json_files(w, in);
+  json_tensors(w, in);
+  json_text(w, "report", in->report[0] ? in->report : NULL);
+  tfp_json_key(w, "tokenizer", -1);
+  if (in->tokenizer || in->no_tokenizer[0]) {
+    tfp_json_begin_object(w);
+    json_text(w, "kind", in->tokenizer);
+    json_int(w, "vocab_size", in->vocabulary);
+    if (!in->tokenizer) json_text(w, "error", in->no_tokenizer);
+    tfp_json_end_object(w);
+  } else {
+    tfp_json_put_null(w);
+  }
+  json_text(w, "card", in->card);
   json_end(c, w);
 }
-static void info_text(const tfp_config *config, tfp_safetensors *st, const char *card,
-                      const int64_t *numbers) {
+
+/* "1.5 GB", in steps of a thousand. */
+static void size_text(char *out, size_t bytes, int64_t size) {
+  static const char *const units[] = {"bytes", "kB", "MB", "GB", "TB"};
+  double x = (double)size;
+  int i;
+  for (i = 0; x >= 999.5 && i < 4; i++) x /= 1000;
+  snprintf(out, bytes, "%.3g %s", x, units[i]);
+}
+static void print_files(const contents *in) {
+  char size[32];
+  int64_t tensors = 0, bytes = 0;
+  int i, k;
+  for (i = 0; i < in->names.n; i++)
+    tensors += tfp_safetensors_count(in->files[i]), bytes += file_bytes(in->files[i]);
+  if (!in->names.n) {
+    printf("weights     none: there is no model.safetensors\n");
+    return;
+  }
+  size_text(size, sizeof size, bytes);
+  printf("weights     %lld tensors, %s, as", (long long)tensors, size);
+  for (k = 0; k < TFP_ST_COUNT; k++) {
+    for (i = 0; i < in->names.n && !has_dtype(in->files[i], k); i++) continue;
+    if (i < in->names.n) printf(" %s", tfp_st_dtype_name((tfp_st_dtype)k));
+  }
+  if (in->names.n == 1)
+    printf(" in %s\n", in->names.at[0]);
+  else
+    printf(" in %d files, %s to %s\n", in->names.n, in->names.at[0], in->names.at[in->names.n - 1]);
+}
+/* The first lines of text behind the card's YAML. */
+static void print_card(const char *card) {
+  int lines = 0, in_yaml = !strncmp(card, "---\n", 4);
+  if (in_yaml) card += 4;
+  while (*card && lines < 5) {
+    const int n = (int)strcspn(card, "\n");
+    if (in_yaml && n >= 3 && !strncmp(card, "---", 3))
+      in_yaml = 0;
+    else if (!in_yaml && n && *card != '|')
+      printf("%s  %.*s\n", lines++ ? "" : "card\n", n, card);
+    card += n + (card[n] == '\n');
+  }
+}
+static void info_text(const contents *in) {
   static const char *const archs[] = {"an encoder", "a decoder", "an encoder-decoder"};
-  static const char *const heads[] = {"none", "language modelling", "classes", "tags", "answers"};
-  int64_t i;
-  int k;
-  printf("%s, %s\n", tfp_family_name(config->family), archs[config->arch]);
-  printf("head        %s\n", heads[config->head]);
-  printf("layers      %lld encoder, %lld decoder\n", (long long)config->encoder_layers,
-         (long long)config->decoder_layers);
-  printf("width       %lld, %lld heads of %lld, feed-forward %lld\n", (long long)config->hidden,
-         (long long)config->heads, (long long)config->head_dim, (long long)config->ffn);
-  printf("vocabulary  %lld\n", (long long)config->vocab_size);
-  if (config->max_positions)
-    printf("positions   %lld\n", (long long)config->max_positions);
+  static const char *const heads[TFP_HEAD_COUNT] = {
+      "none",
+      "language modelling",
+      "a class for each text",
+      "a class for each token",
+      "answers",
+      "masked language modelling and the next sentence",
+      "the next sentence",
+      "the best of several continuations"};
+  const tfp_config *k = &in->config;
+  char use[32], learn[32];
+  printf("%s, %s\n", tfp_family_name(k->family), archs[k->arch]);
+  printf("head        %s", heads[k->head]);
+  if (k->head == TFP_HEAD_CLASS || k->head == TFP_HEAD_TAG)
+    printf(", %lld labels", (long long)k->num_labels);
+  printf("\nlayers      %lld encoder, %lld decoder\n", (long long)k->encoder_layers,
+         (long long)k->decoder_layers);
+  printf("width       %lld, %lld heads of %lld, feed-forward %lld\n", (long long)k->hidden,
+         (long long)k->heads, (long long)k->head_dim, (long long)k->ffn);
+  printf("vocabulary  %lld\n", (long long)k->vocab_size);
+  if (k->max_positions)
+    printf("positions   %lld\n", (long long)k->max_positions);
   else
     printf("positions   without limit\n");
-  printf("parameters  %lld\n", (long long)numbers[0]);
-  printf("memory      %.1f MB to run, %.1f MB to train, and activations\n",
-         (double)numbers[1] / 1e6, (double)numbers[2] / 1e6);
-  if (!st)
-    printf("no model.safetensors\n");
+  printf("parameters  %lld\n", (long long)in->parameters);
+  size_text(use, sizeof use, in->run_bytes);
+  size_text(learn, sizeof learn, in->train_bytes);
+  printf("memory      %s to run, %s to train, and activations\n", use, learn);
+  print_files(in);
+  if (in->report[0]) printf("but         %s\n", in->report);
+  if (in->tokenizer)
+    printf("tokenizer   %s, %lld tokens\n", in->tokenizer, (long long)in->vocabulary);
   else
-    printf("tensors     %lld\n", (long long)tfp_safetensors_count(st));
-  for (i = 0; i < tfp_safetensors_count(st); i++) {
-    const tfp_safetensors_entry *e = tfp_safetensors_at(st, i);
-    printf("  %-5s", tfp_st_dtype_name(e->dtype));
-    for (k = 0; k < e->ndim; k++) printf("%s%lld", k ? "x" : " ", (long long)e->shape[k]);
-    printf("  %s\n", e->name);
-  }
-  if (card) printf("\n%s", card);
+    printf("tokenizer   none%s%s\n", in->no_tokenizer[0] ? ": " : "", in->no_tokenizer);
+  if (in->card) print_card(in->card);
 }
 static void run_info(cli *c) {
-  const char *dir = c->o.words.at[0];
-  char path[1024], *card = NULL;
-  tfp_config config;
-  tfp_safetensors *st = NULL;
-  int64_t numbers[3];
-  tfp_config_load(c->ctx, dir, &config);
+  contents in;
+  memset(&in, 0, sizeof in);
+  in.dir = c->o.words.at[0];
+  tfp_config_load(c->ctx, in.dir, &in.config);
   check(c);
-  path_join(c, path, sizeof path, dir, "model.safetensors");
-  if (tfp_file_exists(c->ctx, path)) st = tfp_safetensors_open(c->ctx, path);
-  if (config.family == TFP_T5 && config.head == TFP_HEAD_LM &&
-      tfp_safetensors_find(st, "lm_head.weight"))
-    config.tied = 0; /* whatever config.json says: the reference writes both */
-  numbers[1] = dry_bytes(c, &config, 0, &numbers[0]);
-  numbers[2] = dry_bytes(c, &config, 1, &numbers[0]);
-  path_join(c, path, sizeof path, dir, "README.md");
-  if (tfp_file_exists(c->ctx, path)) tfp_read_file(c->ctx, path, &card, NULL);
-  check(c);
+  find_weights(c, &in);
+  open_weights(c, &in);
+  dry_run(c, &in, 0);
+  dry_run(c, &in, 1);
+  find_tokenizer(c, &in);
+  find_card(c, &in);
   if (c->o.json)
-    info_json(c, &config, dir, st, card, numbers);
+    info_json(c, &in);
   else
-    info_text(&config, st, card, numbers);
-  tfp_safetensors_close(st);
+    info_text(&in);
 }
 
 /* ---- tokenize, train-tokenizer --------------------------------------------------------------- */
@@ -676,32 +959,49 @@ static int64_t read_line(cli *c, char **line, size_t *room) {
   if (ferror(stdin)) die(c, 1, "standard input: %s", strerror(errno));
   return ch == EOF && !n ? -1 : (int64_t)n;
 }
+static void print_ids(cli *c, const int32_t *ids, int64_t n) {
+  int64_t i;
+  if (c->o.json) {
+    tfp_json_writer *w = json_begin(c);
+    json_ids(w, "ids", ids, n);
+    json_end(c, w);
+    return;
+  }
+  for (i = 0; i < n; i++) printf("%s%d", i ? " " : "", (int)ids[i]);
+  putchar('\n');
+}
+static void print_text(cli *c, const char *text, int64_t bytes) {
+  if (c->o.json) {
+    tfp_json_writer *w = json_begin(c);
+    tfp_json_key(w, "text", -1);
+    tfp_json_put_text(w, text, bytes);
+    json_end(c, w);
+    return;
+  }
+  fwrite(text, 1, (size_t)bytes, stdout);
+  putchar('\n');
+}
+/* As the reference's tokenizer(text), add_special_tokens, and decode(ids, skip_special_tokens). */
 static void run_tokenize(cli *c) {
   tfp_tokenizer *tok = load_tokenizer(c, c->o.words.at[0]);
-  const int encode_flags = c->o.no_special ? 0 : TFP_ADD_SPECIAL | TFP_PARSE_SPECIAL;
+  const int encode_flags = TFP_PARSE_SPECIAL | (c->o.no_special ? 0 : TFP_ADD_SPECIAL);
+  const int decode_flags = c->o.no_special ? TFP_SKIP_SPECIAL : 0;
   char *line = NULL;
   size_t room = 0;
-  int64_t bytes, n, i;
+  int64_t bytes, n;
   while ((bytes = read_line(c, &line, &room)) >= 0) {
-    tfp_json_writer *w = c->o.json ? json_begin(c) : NULL;
     const char *from = line ? line : "";
     int32_t *ids;
     if (c->o.decode) {
       char *text;
       ids = parse_ids(c, "tokenize --decode", from, bytes, &n);
-      text = decode(c, tok, ids, n, c->o.no_special ? TFP_SKIP_SPECIAL : 0);
-      if (w)
-        json_text(w, "text", text);
-      else
-        puts(text);
+      text = decode_bytes(c, tok, ids, n, decode_flags, &bytes);
+      print_text(c, text, bytes);
       free(text);
     } else {
       ids = encode(c, tok, from, bytes, encode_flags, &n);
-      if (w) json_ids(w, "ids", ids, n);
-      for (i = 0; i < n && !w; i++) printf("%s%d", i ? " " : "", (int)ids[i]);
-      if (!w) putchar('\n');
+      print_ids(c, ids, n);
     }
-    if (w) json_end(c, w);
     free(ids);
   }
   free(line);
@@ -740,81 +1040,197 @@ static void run_train_tokenizer(cli *c) {
   }
 }
 
-/* ---- logits ---------------------------------------------------------------------------------- */
+/* ---- batches: what logits and trace read ----------------------------------------------------- */
 
-/* A batch whose rows come from JSON or from the command line. */
+/* Numbers of a batch, from JSON or from the command line, as rows of equal length. */
 typedef struct rows {
-  int32_t *at;
+  int32_t *ids;
+  float *reals; /* the same with fractions */
   int64_t B, T;
+  int64_t choices; /* rows that are one question, where lists are nested three deep; else 0 */
+  int axes, fractions;
 } rows;
-enum { IN_IDS, IN_MASK, IN_TYPES, IN_POSITIONS, IN_DEC_IDS, IN_DEC_MASK, IN_LABELS, INPUTS };
+enum {
+  IN_IDS,
+  IN_MASK,
+  IN_TYPES,
+  IN_POSITIONS,
+  IN_DEC_IDS,
+  IN_DEC_MASK,
+  IN_LABELS,
+  IN_NEXT,
+  IN_START,
+  IN_END,
+  INPUTS
+};
+static const char *const input_keys[INPUTS] = {
+    "input_ids",         "attention_mask",         "token_type_ids", "position_ids",
+    "decoder_input_ids", "decoder_attention_mask", "labels",         "next_sentence_label",
+    "start_positions",   "end_positions"};
+typedef struct feed {
+  rows in[INPUTS];
+  tfp_batch batch;  /* borrows from the rows */
+  int64_t line;     /* of the file, from 1 */
+  char where[1100]; /* FILE:LINE, for errors */
+} feed;
 
-static void read_rows(cli *c, const tfp_json *v, rows *r) {
-  const tfp_json *row, *x;
-  int64_t b = 0, t;
-  r->B = v->count, r->T = v->child ? v->child->count : 0;
-  if (v->type != TFP_JSON_ARRAY || !r->B)
-    die(c, 1, "'%s': \"%s\" is no list of rows", c->o.batches, v->key);
-  if (v->child->type != TFP_JSON_ARRAY) r->T = 1; /* classes: one number an example */
-  r->at = (int32_t *)take(c, r->B * r->T, sizeof *r->at);
-  for (row = v->child; row; row = row->next, b++) {
-    const int is_list = row->type == TFP_JSON_ARRAY;
-    t = 0;
-    for (x = is_list ? row->child : row; x && t < r->T; x = is_list ? x->next : NULL, t++) {
-      if ((x->type != TFP_JSON_INT && x->type != TFP_JSON_FLOAT) || fabs(x->number) > INT32_MAX)
-        die(c, 1, "'%s': \"%s\" row %lld has at place %lld what is no id", c->o.batches, v->key,
-            (long long)b, (long long)t);
-      r->at[b * r->T + t] = (int32_t)x->number;
+static void feed_clear(feed *f) {
+  int i;
+  for (i = 0; i < INPUTS; i++) {
+    free(f->in[i].ids);
+    free(f->in[i].reals);
+  }
+  memset(f->in, 0, sizeof f->in);
+}
+/* The library's error, with the line that led to it. */
+static void check_feed(cli *c, const feed *f) {
+  if (tfp_error(c->ctx)) die(c, 1, "%s: %s", f->where, tfp_error_message(c->ctx));
+}
+
+typedef struct number_reader {
+  cli *c;
+  const char *where;
+  int key;
+  rows *to;
+  int64_t n;
+} number_reader;
+
+/* Nested lists that must have the given shape. */
+static void read_numbers(number_reader *r, const tfp_json *v, const int64_t *shape, int axes) {
+  const char *key = input_keys[r->key];
+  const tfp_json *x;
+  if (v->type != TFP_JSON_ARRAY || v->count != shape[0])
+    die(r->c, 1, "%s: \"%s\" has a list of %lld at byte %lld, where others have %lld", r->where,
+        key, (long long)v->count, (long long)v->offset, (long long)shape[0]);
+  for (x = v->child; x; x = x->next) {
+    const int is_mask = r->key == IN_MASK || r->key == IN_DEC_MASK;
+    const double number = x->type == TFP_JSON_BOOL ? (double)x->integer : x->number;
+    if (axes > 1) {
+      read_numbers(r, x, shape + 1, axes - 1);
+      continue;
     }
-    if (t != r->T || (is_list && row->count != r->T))
-      die(c, 1, "'%s': \"%s\" has rows of %lld and %lld numbers", c->o.batches, v->key,
-          (long long)r->T, (long long)row->count);
+    if (x->type < TFP_JSON_BOOL || x->type > TFP_JSON_FLOAT || fabs(number) > INT32_MAX ||
+        (x->type == TFP_JSON_FLOAT && !is_mask && r->key != IN_LABELS))
+      die(r->c, 1, "%s: \"%s\" has at byte %lld what is no %s", r->where, key, (long long)x->offset,
+          r->key == IN_LABELS ? "label" : "id");
+    r->to->fractions |= x->type == TFP_JSON_FLOAT;
+    r->to->reals[r->n] = (float)number;
+    r->to->ids[r->n++] = is_mask ? number != 0 : (int32_t)number;
   }
 }
-/* One line of the file. Keys that say nothing about logits are known and left alone. */
-static void read_batch(cli *c, const tfp_json *root, rows *in) {
-  static const char *const keys[INPUTS] = {
-      "input_ids",         "attention_mask",         "token_type_ids", "position_ids",
-      "decoder_input_ids", "decoder_attention_mask", "labels"};
+static void read_rows(cli *c, const feed *f, const tfp_json *v, int key, rows *to) {
+  const tfp_json *inner;
+  number_reader r;
+  int64_t shape[3] = {1, 1, 1};
+  int axes = 0;
+  for (inner = v; inner && inner->type == TFP_JSON_ARRAY && axes < 3; inner = inner->child)
+    shape[axes++] = inner->count;
+  if (!axes || (axes < 2 && key < IN_LABELS) || shape[0] < 1 || shape[1] < 1 || shape[2] < 1)
+    die(c, 1, "%s: \"%s\" is no list of rows", f->where, input_keys[key]);
+  to->axes = axes;
+  to->B = axes < 3 ? shape[0] : shape[0] * shape[1];
+  to->T = axes < 3 ? shape[1] : shape[2];
+  to->choices = axes < 3 ? 0 : shape[1];
+  to->ids = (int32_t *)take(c, to->B * to->T, sizeof *to->ids);
+  to->reals = (float *)take(c, to->B * to->T, sizeof *to->reals);
+  r.c = c, r.where = f->where, r.key = key, r.to = to, r.n = 0;
+  read_numbers(&r, v, shape, axes);
+}
+static void read_inputs(cli *c, const tfp_json *root, feed *f) {
   const tfp_json *v;
   int i;
-  if (root->type != TFP_JSON_OBJECT) die(c, 1, "'%s': a line is no JSON object", c->o.batches);
+  if (root->type != TFP_JSON_OBJECT) die(c, 1, "%s: this is no JSON object", f->where);
   for (v = root->child; v; v = v->next) {
-    for (i = 0; i < INPUTS && strcmp(v->key, keys[i]); i++) continue;
-    if (i < INPUTS && v->type != TFP_JSON_NULL)
-      read_rows(c, v, &in[i]);
-    else if (i == INPUTS && !is_choice("start_positions|end_positions|next_sentence_label", v->key))
-      die(c, 1, "'%s': \"%s\" is no input that is known here", c->o.batches, v->key);
+    i = index_of(input_keys, INPUTS, v->key);
+    if (i == INPUTS) die(c, 1, "%s: \"%s\" is no input that is known here", f->where, v->key);
+    if (f->in[i].ids) die(c, 1, "%s: \"%s\" comes twice", f->where, v->key);
+    if (v->type != TFP_JSON_NULL) read_rows(c, f, v, i, &f->in[i]);
   }
 }
 static void take_input(cli *c, const char *what, const char *text, rows *r) {
   if (!text) return;
-  r->B = 1;
-  r->at = parse_ids(c, what, text, (int64_t)strlen(text), &r->T);
+  r->B = 1, r->axes = 2;
+  r->ids = parse_ids(c, what, text, (int64_t)strlen(text), &r->T);
 }
-/* Where only labels (or, for BART, only inputs) are given, the reference shifts them to the right.
- */
-static void shift_decoder(cli *c, const tfp_model *m, rows *in) {
+/* Where the decoder's input is not given, the reference shifts the labels of language modelling to
+ * the right, or for other heads (and for BART without labels) the encoder's input. */
+static void shift_decoder(cli *c, const tfp_model *m, feed *f) {
   const tfp_config *k = &m->config;
-  const int from = in[IN_LABELS].at && k->head == TFP_HEAD_LM ? IN_LABELS : IN_IDS;
+  const int is_lm = k->head == TFP_HEAD_LM;
+  const rows *from = &f->in[is_lm && f->in[IN_LABELS].ids ? IN_LABELS : IN_IDS];
   const int32_t pad = k->pad >= 0 ? k->pad : 0;
-  rows *r = &in[IN_DEC_IDS];
+  rows *r = &f->in[IN_DEC_IDS];
   int64_t b;
-  if (k->arch != TFP_SEQ2SEQ || r->at || !in[from].at) return;
-  if (from == IN_IDS && k->family == TFP_T5 && k->head == TFP_HEAD_LM)
-    die(c, 2, "logits: this model has a decoder and needs --decoder-ids");
-  r->B = in[from].B, r->T = in[from].T;
-  r->at = (int32_t *)take(c, r->B * r->T, sizeof *r->at);
+  if (k->arch != TFP_SEQ2SEQ || r->ids) return;
+  if (from == &f->in[IN_IDS] && k->family == TFP_T5 && (is_lm || k->head == TFP_HEAD_NONE))
+    die(c, 1, "%s: this model has a decoder and needs %s", f->where,
+        c->o.batches ? "decoder_input_ids or labels" : "--decoder-ids");
+  r->B = from->B, r->T = from->T, r->axes = 2;
+  r->ids = (int32_t *)take(c, r->B * r->T, sizeof *r->ids);
   for (b = 0; b < r->B; b++)
-    tfp_shift_right(in[from].at + b * r->T, r->T, k->decoder_start, pad, r->at + b * r->T);
+    tfp_shift_right(from->ids + b * r->T, r->T, k->decoder_start, pad, r->ids + b * r->T);
 }
-static void same_shape(cli *c, const rows *a, const rows *b, const char *what) {
-  if (b->at && (a->B != b->B || a->T != b->T))
-    die(c, 1, "logits: %lld rows of %lld ids, and %s has %lld of %lld", (long long)a->B,
-        (long long)a->T, what, (long long)b->B, (long long)b->T);
+static void same_shape(cli *c, const feed *f, int one, int other) {
+  const rows *a = &f->in[one], *b = &f->in[other];
+  if (b->ids && (a->B != b->B || a->T != b->T))
+    die(c, 1, "%s: \"%s\" is %lld rows of %lld, and \"%s\" %lld of %lld", f->where, input_keys[one],
+        (long long)a->B, (long long)a->T, input_keys[other], (long long)b->B, (long long)b->T);
 }
-/* Nested lists of a tensor, from axis `axis` on; of a last axis with a stride, every stride-th
- * number. */
+/* The rows as a batch without labels. */
+static void make_batch(cli *c, const tfp_model *m, feed *f) {
+  const tfp_config *k = &m->config;
+  rows *in = f->in;
+  tfp_batch *b = &f->batch;
+  int64_t i;
+  if (!in[IN_IDS].ids || in[IN_IDS].T < 1)
+    die(c, 1, "%s: there are no %s", f->where, c->o.batches ? "input_ids" : "ids");
+  if (in[IN_TYPES].ids && !k->type_vocab && k->family != TFP_GPT2)
+    die(c, 1, "%s: this model has no token types", f->where);
+  if (in[IN_POSITIONS].ids && k->position != TFP_POS_LEARNED && k->position != TFP_POS_ROTARY)
+    die(c, 1, "%s: this model takes no position_ids", f->where);
+  if ((in[IN_IDS].axes == 3) != (k->head == TFP_HEAD_CHOICE && c->o.batches))
+    die(c, 1, "%s: input_ids are lists %d deep, which does not go with the head of this model",
+        f->where, in[IN_IDS].axes);
+  if ((in[IN_DEC_IDS].ids || in[IN_DEC_MASK].ids) && k->arch != TFP_SEQ2SEQ)
+    die(c, 1, "%s: this model has no decoder behind an encoder", f->where);
+  shift_decoder(c, m, f);
+  same_shape(c, f, IN_IDS, IN_MASK);
+  same_shape(c, f, IN_IDS, IN_TYPES);
+  same_shape(c, f, IN_IDS, IN_POSITIONS);
+  same_shape(c, f, IN_DEC_IDS, IN_DEC_MASK);
+  if (in[IN_DEC_IDS].ids && in[IN_DEC_IDS].B != in[IN_IDS].B)
+    die(c, 1, "%s: the encoder has %lld rows, the decoder %lld", f->where, (long long)in[IN_IDS].B,
+        (long long)in[IN_DEC_IDS].B);
+  for (i = 0; in[IN_POSITIONS].ids && i < in[IN_POSITIONS].B * in[IN_POSITIONS].T; i++)
+    in[IN_POSITIONS].ids[i] -= k->position_offset; /* they come as rows of the table */
+  memset(b, 0, sizeof *b);
+  b->B = in[IN_IDS].B, b->T = in[IN_IDS].T, b->S = in[IN_DEC_IDS].T;
+  b->ids = in[IN_IDS].ids, b->mask = in[IN_MASK].ids, b->types = in[IN_TYPES].ids;
+  b->positions = in[IN_POSITIONS].ids, b->choices = in[IN_IDS].choices;
+  b->dec_ids = in[IN_DEC_IDS].ids, b->dec_mask = in[IN_DEC_MASK].ids;
+}
+/* The next line of the file as a batch; 0 at its end. */
+static int next_batch(cli *c, tfp_file *file, const tfp_model *m, feed *f) {
+  const char *line;
+  tfp_json *root;
+  int64_t n;
+  feed_clear(f);
+  for (f->line++; (n = tfp_file_line(file, &line)) >= 0; f->line++)
+    if (n > (int64_t)strspn(line, " \t")) break;
+  check(c);
+  if (n < 0) return 0;
+  snprintf(f->where, sizeof f->where, "%s:%lld", c->o.batches, (long long)f->line);
+  root = tfp_json_parse(c->ctx, line, n, f->where);
+  check(c);
+  read_inputs(c, root, f);
+  tfp_json_free(root);
+  make_batch(c, m, f);
+  return 1;
+}
+
+/* ---- logits ---------------------------------------------------------------------------------- */
+
+/* Nested lists of numbers; of a last axis with a stride, every stride-th number. */
 static void json_nest(tfp_json_writer *w, const int64_t *shape, int ndim, int stride,
                       const float **x) {
   int64_t i;
@@ -832,143 +1248,363 @@ static void json_nest(tfp_json_writer *w, const int64_t *shape, int ndim, int st
   }
   tfp_json_end_array(w);
 }
-static void print_logits(cli *c, const tfp_model *m, const tfp_tensor *t) {
-  const int64_t n = tfp_numel(t), last = t->ndim ? t->shape[t->ndim - 1] : 1;
-  const int qa = m->config.head == TFP_HEAD_QA;
+static float *numbers_of(cli *c, const tfp_tensor *t) {
+  const int64_t n = tfp_numel(t);
   float *x = (float *)take(c, n, sizeof *x);
-  const float *at = x;
-  int64_t i;
   tfp_read(c->ctx, t, x, n);
   check(c);
-  if (c->o.json) {
-    tfp_json_writer *w = json_begin(c);
-    tfp_json_key(w,
-                 qa                                ? "start_logits"
-                 : m->config.head == TFP_HEAD_NONE ? "last_hidden_state"
-                                                   : "logits",
-                 -1);
-    json_nest(w, t->shape, qa ? t->ndim - 1 : t->ndim, qa ? 2 : 1, &at);
-    if (qa) {
-      at = x + 1;
-      tfp_json_key(w, "end_logits", -1);
-      json_nest(w, t->shape, t->ndim - 1, 2, &at);
-    }
-    json_end(c, w);
-  } else {
-    for (i = 0; i < n; i++) printf("%.9g%c", (double)x[i], (i + 1) % last ? ' ' : '\n');
+  return x;
+}
+static void json_tensor(cli *c, tfp_json_writer *w, const char *key, const tfp_tensor *t) {
+  float *x;
+  const float *at;
+  if (!t) return;
+  at = x = numbers_of(c, t);
+  tfp_json_key(w, key, -1);
+  json_nest(w, t->shape, t->ndim, 1, &at);
+  free(x);
+}
+/* Starts and ends of answers lie side by side, and are two lists for the reference. */
+static void json_spans(cli *c, tfp_json_writer *w, const tfp_tensor *t) {
+  static const char *const keys[] = {"start_logits", "end_logits"};
+  float *x = numbers_of(c, t);
+  int end;
+  for (end = 0; end < 2; end++) {
+    const float *at = x + end;
+    tfp_json_key(w, keys[end], -1);
+    json_nest(w, t->shape, t->ndim - 1, 2, &at);
   }
   free(x);
 }
-static void logits_of(cli *c, tfp_model *m, rows *in) {
-  tfp_batch b;
+static void print_rows(cli *c, const float *x, int64_t n, int64_t width) {
+  int64_t i;
+  for (i = 0; i < n; i++) printf("%.9g%c", (double)x[i], (i + 1) % width ? ' ' : '\n');
+  if (ferror(stdout)) check_output(c); /* no use in going on */
+}
+static void print_outputs(cli *c, const tfp_model *m, const tfp_output *out) {
+  const tfp_head head = m->config.head;
+  const tfp_tensor *t = head == TFP_HEAD_NONE ? out->hidden : out->logits;
+  tfp_json_writer *w;
+  if (!c->o.json) {
+    float *x = numbers_of(c, t);
+    print_rows(c, x, tfp_numel(t), t->shape[t->ndim - 1]);
+    free(x);
+    return;
+  }
+  w = json_begin(c);
+  if (head == TFP_HEAD_QA) {
+    json_spans(c, w, t);
+  } else {
+    json_tensor(c, w,
+                head == TFP_HEAD_NONE          ? "last_hidden_state"
+                : head == TFP_HEAD_PRETRAINING ? "prediction_logits"
+                                               : "logits",
+                t);
+    if (head == TFP_HEAD_NONE) json_tensor(c, w, "pooler_output", out->pooled);
+    if (head == TFP_HEAD_PRETRAINING) json_tensor(c, w, "seq_relationship_logits", out->next);
+  }
+  json_end(c, w);
+}
+static void logits_of(cli *c, tfp_model *m, feed *f) {
   tfp_output out;
-  int i;
-  if (!in[IN_IDS].at) die(c, 1, "logits: there are no input_ids");
-  shift_decoder(c, m, in);
-  if (in[IN_TYPES].at && !m->config.type_vocab) die(c, 1, "logits: this model has no token types");
-  same_shape(c, &in[IN_IDS], &in[IN_MASK], "the mask");
-  same_shape(c, &in[IN_IDS], &in[IN_TYPES], "type_ids");
-  same_shape(c, &in[IN_IDS], &in[IN_POSITIONS], "position_ids");
-  same_shape(c, &in[IN_DEC_IDS], &in[IN_DEC_MASK], "the decoder's mask");
-  if (in[IN_DEC_IDS].at && in[IN_DEC_IDS].B != in[IN_IDS].B)
-    die(c, 1, "logits: encoder and decoder differ in rows");
-  if (in[IN_DEC_IDS].at && m->config.arch != TFP_SEQ2SEQ)
-    die(c, 1, "logits: this model has no decoder behind an encoder");
-  memset(&b, 0, sizeof b);
-  b.B = in[IN_IDS].B, b.T = in[IN_IDS].T, b.S = in[IN_DEC_IDS].T;
-  b.ids = in[IN_IDS].at, b.mask = in[IN_MASK].at, b.types = in[IN_TYPES].at,
-  b.positions = in[IN_POSITIONS].at;
-  b.dec_ids = in[IN_DEC_IDS].at, b.dec_mask = in[IN_DEC_MASK].at;
   tfp_step_reset(c->ctx);
   tfp_no_grad_begin(c->ctx);
-  tfp_forward(m, &b, m->config.head == TFP_HEAD_NONE ? 0 : TFP_WANT_LOGITS, NULL, &out);
+  tfp_forward(m, &f->batch, TFP_WANT_LOGITS, NULL, &out);
   tfp_no_grad_end(c->ctx);
-  check(c);
-  print_logits(c, m, out.logits ? out.logits : out.hidden);
-  for (i = 0; i < INPUTS; i++) free(in[i].at);
+  check_feed(c, f);
+  print_outputs(c, m, &out);
 }
 static void run_logits(cli *c) {
-  rows in[INPUTS];
+  feed f;
   tfp_model *m;
   tfp_file *file;
-  const char *line;
-  int64_t n, lines = 0;
+  int64_t lines = 0;
   needs(c, c->o.ids || c->o.batches, "--ids or --batches");
   if (c->o.batches && (c->o.ids || c->o.mask || c->o.type_ids || c->o.decoder_ids))
     die(c, 2, "logits takes --batches, or --ids, --mask, --type-ids and --decoder-ids, not both");
-  m = tfp_model_load(c->ctx, c->o.words.at[0], 0);
-  check(c);
-  memset(in, 0, sizeof in);
+  m = load_model(c, c->o.words.at[0], 0);
+  memset(&f, 0, sizeof f);
   if (c->o.ids) {
-    take_input(c, "--ids", c->o.ids, &in[IN_IDS]);
-    take_input(c, "--mask", c->o.mask, &in[IN_MASK]);
-    take_input(c, "--type-ids", c->o.type_ids, &in[IN_TYPES]);
-    take_input(c, "--decoder-ids", c->o.decoder_ids, &in[IN_DEC_IDS]);
-    logits_of(c, m, in);
+    snprintf(f.where, sizeof f.where, "logits");
+    take_input(c, "--ids", c->o.ids, &f.in[IN_IDS]);
+    take_input(c, "--mask", c->o.mask, &f.in[IN_MASK]);
+    take_input(c, "--type-ids", c->o.type_ids, &f.in[IN_TYPES]);
+    take_input(c, "--decoder-ids", c->o.decoder_ids, &f.in[IN_DEC_IDS]);
+    make_batch(c, m, &f);
+    logits_of(c, m, &f);
+  } else {
+    file = tfp_file_open(c->ctx, c->o.batches);
+    check(c);
+    for (; next_batch(c, file, m, &f); lines++) logits_of(c, m, &f);
+    tfp_file_close(file);
+    if (!lines) die(c, 1, "'%s' has no batches", c->o.batches);
+  }
+  feed_clear(&f);
+}
+
+/* ---- trace ----------------------------------------------------------------------------------- */
+
+/* Labels that are asked of the next position, as the reference's causal models shift them. */
+static void shift_labels(rows *r) {
+  int64_t b, t;
+  for (b = 0; b < r->B; b++)
+    for (t = 0; t < r->T; t++)
+      r->ids[b * r->T + t] = t + 1 < r->T ? r->ids[b * r->T + t + 1] : TFP_IGNORE_INDEX;
+}
+/* Pairs (start, end) in the place of the labels; what lies behind the text does not count. */
+static void join_spans(cli *c, feed *f) {
+  rows *labels = &f->in[IN_LABELS];
+  const int64_t B = f->batch.B, T = f->batch.S ? f->batch.S : f->batch.T;
+  int64_t i;
+  labels->ids = (int32_t *)take(c, 2 * B, sizeof *labels->ids);
+  labels->B = B, labels->T = 2;
+  for (i = 0; i < 2 * B; i++) {
+    const rows *from = &f->in[i % 2 ? IN_END : IN_START];
+    const int32_t at = from->ids[i / 2];
+    labels->ids[i] = at < 0 ? 0 : at < T ? at : TFP_IGNORE_INDEX;
+  }
+}
+/* Labels as the model's head wants them, added to the batch. */
+static void add_labels(cli *c, tfp_model *m, feed *f) {
+  tfp_config *k = &m->config;
+  rows *in = f->in, *labels = &in[IN_LABELS];
+  tfp_batch *b = &f->batch;
+  const int wants_next = k->head == TFP_HEAD_PRETRAINING;
+  if (k->head == TFP_HEAD_QA) {
+    if (!in[IN_START].ids || !in[IN_END].ids || in[IN_START].B != b->B || in[IN_START].T != 1 ||
+        in[IN_END].B != b->B || in[IN_END].T != 1)
+      die(c, 1, "%s: start_positions and end_positions want a number for each of %lld rows",
+          f->where, (long long)b->B);
+    join_spans(c, f);
+  }
+  if (k->head == TFP_HEAD_NSP && in[IN_NEXT].ids && !labels->ids) labels = &in[IN_NEXT];
+  if (!labels->ids) die(c, 1, "%s: there are no labels", f->where);
+  if (labels->fractions && k->head != TFP_HEAD_CLASS)
+    die(c, 1, "%s: the labels of this model are whole numbers", f->where);
+  if (wants_next) {
+    if (!in[IN_NEXT].ids || in[IN_NEXT].B * in[IN_NEXT].T != b->B)
+      die(c, 1, "%s: next_sentence_label wants a number for each of %lld rows", f->where,
+          (long long)b->B);
+    b->next_labels = in[IN_NEXT].ids;
+  }
+  if (k->head == TFP_HEAD_CLASS && !k->problem && labels->B == b->B &&
+      (labels->fractions || (labels->T > 1 && labels->T == k->num_labels)))
+    k->problem = TFP_PROBLEM_MULTI_LABEL; /* what the reference infers, if config.json is silent */
+  if (k->head == TFP_HEAD_CLASS && k->problem) {
+    b->targets = labels->reals, b->n_targets = labels->B * labels->T;
     return;
   }
-  file = tfp_file_open(c->ctx, c->o.batches);
+  if (k->head == TFP_HEAD_LM && k->arch == TFP_DECODER) shift_labels(labels);
+  if (k->head == TFP_HEAD_LM || wants_next || k->head == TFP_HEAD_TAG)
+    same_shape(c, f, k->arch == TFP_SEQ2SEQ ? IN_DEC_IDS : IN_IDS, IN_LABELS);
+  b->labels = labels->ids, b->n_labels = labels->B * labels->T;
+}
+static int64_t count_batches(cli *c) {
+  tfp_file *file = tfp_file_open(c->ctx, c->o.batches);
+  const char *line;
+  int64_t n, count = 0;
   check(c);
-  while ((n = tfp_file_line(file, &line)) >= 0) {
-    tfp_json *root;
-    if (n == (int64_t)strspn(line, " \t")) continue;
-    root = tfp_json_parse(c->ctx, line, n, c->o.batches);
-    check(c);
-    memset(in, 0, sizeof in);
-    read_batch(c, root, in);
-    tfp_json_free(root);
-    logits_of(c, m, in);
-    lines++;
-  }
+  while ((n = tfp_file_line(file, &line)) >= 0) count += n > (int64_t)strspn(line, " \t");
   check(c);
   tfp_file_close(file);
+  return count;
+}
+/* One step of AdamW on the mean of the scored labels, without dropout. */
+static void trace_step(cli *c, tfp_model *m, tfp_adamw *opt, const feed *f, int64_t step) {
+  const int64_t scored = tfp_batch_scored(&f->batch);
+  tfp_output out;
+  double loss, norm;
+  if (!scored) die(c, 1, "%s: no label is scored", f->where);
+  tfp_step_reset(c->ctx);
+  tfp_set_loss_scale(c->ctx, 1 / (double)scored);
+  tfp_forward(m, &f->batch, TFP_WANT_LOSS, NULL, &out);
+  check_feed(c, f);
+  loss = tfp_item(out.loss);
+  tfp_backward(c->ctx, out.loss);
+  if (step == 1 && c->o.grads) tfp_gradients_save(m, c->o.grads);
+  check(c);
+  if (!(fabs(loss) < INFINITY)) die(c, 1, "%s: the loss is %g", f->where, loss);
+  tfp_adamw_step(opt, c->o.lr, &norm);
+  check_feed(c, f);
+  if (c->o.json) {
+    tfp_json_writer *w = json_begin(c);
+    json_int(w, "step", step);
+    json_real(w, "loss", loss);
+    json_real(w, "grad_norm", norm);
+    json_end(c, w);
+  } else {
+    printf("step %lld  loss %.9g  grad_norm %.9g\n", (long long)step, loss, norm);
+    fflush(stdout);
+  }
+}
+static void run_trace(cli *c) {
+  const char *dir = c->o.words.at[0];
+  tfp_adamw_desc d;
+  tfp_adamw *opt;
+  tfp_model *m;
+  tfp_file *file;
+  feed f;
+  int64_t steps, step, lines;
+  needs(c, c->o.batches != NULL, "--batches FILE");
+  lines = count_batches(c);
+  steps = either(c->o.steps, lines);
   if (!lines) die(c, 1, "'%s' has no batches", c->o.batches);
+  if (steps > lines)
+    die(c, 1, "trace: '%s' has fewer batches (%lld) than --steps (%lld): a step takes one",
+        c->o.batches, (long long)lines, (long long)steps);
+  if (c->o.out) refuse_same(c, dir, c->o.out);
+  m = load_model(c, dir, 1);
+  if (m->config.head == TFP_HEAD_NONE)
+    die(c, 1, "trace: the model in '%s' has no head, and so no loss", dir);
+  memset(&d, 0, sizeof d);
+  d.beta1 = c->o.beta1, d.beta2 = c->o.beta2, d.eps = c->o.eps;
+  d.weight_decay = c->o.weight_decay, d.decay_all = c->o.decay_all, d.clip = c->o.clip;
+  opt = tfp_adamw_create(m->params, &d);
+  check(c);
+  memset(&f, 0, sizeof f);
+  file = tfp_file_open(c->ctx, c->o.batches);
+  check(c);
+  for (step = 1; step <= steps && next_batch(c, file, m, &f); step++) {
+    add_labels(c, m, &f);
+    trace_step(c, m, opt, &f, step);
+  }
+  tfp_file_close(file);
+  feed_clear(&f);
+  if (c->o.out) export_model(c, m, dir, c->o.out);
 }
 
 /* ---- convert --------------------------------------------------------------------------------- */
 
 static void run_convert(cli *c) {
-  static const char *const others[] = {"tokenizer.json",
-                                       "tokenizer_config.json",
-                                       "special_tokens_map.json",
-                                       "vocab.json",
-                                       "merges.txt",
-                                       "vocab.txt",
-                                       "spiece.model",
-                                       "added_tokens.json",
-                                       "generation_config.json",
-                                       "README.md"};
-  const char *dir = c->o.words.at[0];
-  char path[1024], *data;
+  const char *dir = c->o.words.at[0], *report;
   tfp_model *m;
-  int64_t bytes;
-  size_t i;
   needs(c, c->o.out != NULL, "--out DIR");
-  if (c->o.dtype && strcmp(c->o.dtype, "f32"))
-    die(c, 2, "--dtype %s is not in this release", c->o.dtype);
-  m = tfp_model_load(c->ctx, dir, 0);
-  check(c);
-  tfp_make_dir(c->ctx, c->o.out);
-  tfp_model_save(m, c->o.out);
-  check(c);
-  for (i = 0; i < sizeof others / sizeof *others;
-       i++) { /* what is not a weight goes along as it is */
-    path_join(c, path, sizeof path, dir, others[i]);
-    if (!tfp_file_exists(c->ctx, path)) continue;
-    tfp_read_file(c->ctx, path, &data, &bytes);
-    check(c);
-    path_join(c, path, sizeof path, c->o.out, others[i]);
-    tfp_write_file(c->ctx, path, data, bytes);
-    check(c);
-  }
+  refuse_same(c, dir, c->o.out);
+  m = load_model(c, dir, 0);
+  report = tfp_model_load_report(m);
+  export_model(c, m, dir, c->o.out);
+  copy_file(c, dir, c->o.out, "README.md");
   if (c->o.json) {
     tfp_json_writer *w = json_begin(c);
     json_int(w, "parameters", tfp_model_parameters(m));
+    json_text(w, "dtype", c->o.dtype ? c->o.dtype : "f32");
     json_text(w, "out", c->o.out);
+    json_text(w, "report", report);
     json_end(c, w);
   } else {
-    printf("%lld parameters in %s\n", (long long)tfp_model_parameters(m), c->o.out);
+    printf("%lld parameters as %s in %s\n", (long long)tfp_model_parameters(m),
+           c->o.dtype ? c->o.dtype : "f32", c->o.out);
+    if (report) printf("%s\n", report);
   }
+}
+
+/* ---- embed ----------------------------------------------------------------------------------- */
+
+enum { EMBED_LINES = 256, EMBED_TOKENS = 4096, EMBED_LEAST = 16 };
+typedef struct embed_line {
+  int32_t *ids;
+  int64_t n, number; /* of its tokens; of the line, from 0 */
+} embed_line;
+
+static int by_tokens(const void *a, const void *b) {
+  const embed_line *x = (const embed_line *)a, *y = (const embed_line *)b;
+  if (x->n != y->n) return x->n < y->n ? -1 : 1;
+  return x->number < y->number ? -1 : x->number > y->number;
+}
+/* Vectors (n,C) of lines of one length, so that there is no padding that could change a bit. Matrix
+ * products of a few rows add in another order than those of many; so that a line has the same
+ * vector alone as among others, short ones are repeated up to EMBED_LEAST tokens. */
+static void embed_alike(cli *c, tfp_model *m, const embed_line *lines, int64_t n, float *out) {
+  const tfp_config *k = &m->config;
+  const int64_t T = lines[0].n, least = (EMBED_LEAST + T - 1) / T, B = n > least ? n : least;
+  int32_t *ids = (int32_t *)take(c, B * T, sizeof *ids);
+  int32_t *starts = (int32_t *)take(c, B, sizeof *starts);
+  tfp_batch b;
+  tfp_output o;
+  tfp_tensor *hidden;
+  int64_t i;
+  memset(&b, 0, sizeof b);
+  b.B = B, b.T = T, b.ids = ids;
+  for (i = 0; i < B; i++) memcpy(ids + i * T, lines[i < n ? i : 0].ids, (size_t)T * sizeof *ids);
+  if (k->arch == TFP_SEQ2SEQ) { /* the encoder's states count; the decoder gets one token */
+    for (i = 0; i < B; i++) starts[i] = k->decoder_start >= 0 ? k->decoder_start : 0;
+    b.S = 1, b.dec_ids = starts;
+  }
+  tfp_step_reset(c->ctx);
+  tfp_no_grad_begin(c->ctx);
+  tfp_forward(m, &b, 0, NULL, &o);
+  hidden = o.encoder ? o.encoder : o.hidden;
+  if (c->o.pool && !strcmp(c->o.pool, "cls"))
+    hidden = tfp_slice(c->ctx, hidden, 1, 0, 1);
+  else
+    hidden = tfp_pool_mean(c->ctx, hidden, NULL);
+  hidden = tfp_slice(c->ctx, hidden, 0, 0, n);
+  tfp_no_grad_end(c->ctx);
+  tfp_read(c->ctx, hidden, out, n * k->hidden);
+  check(c);
+  free(ids);
+  free(starts);
+}
+static void normalize(float *x, int64_t n) {
+  double sum = 0;
+  int64_t i;
+  for (i = 0; i < n; i++) sum += (double)x[i] * (double)x[i];
+  for (i = 0; i < n && sum > 0; i++) x[i] = (float)((double)x[i] / sqrt(sum));
+}
+/* Some lines at once, those of one length together; the vectors come in the order of the lines. */
+static void embed_lines(cli *c, tfp_model *m, embed_line *lines, int64_t n) {
+  const int64_t C = m->config.hidden, first = n ? lines[0].number : 0;
+  float *vectors = (float *)take(c, n * C, sizeof *vectors);
+  float *some = (float *)take(c, n * C, sizeof *some);
+  int64_t i, k, alike;
+  qsort(lines, (size_t)n, sizeof *lines, by_tokens);
+  for (i = 0; i < n; i += alike) {
+    for (alike = 1; i + alike < n && lines[i + alike].n == lines[i].n; alike++)
+      if ((alike + 1) * lines[i].n > EMBED_TOKENS) break;
+    embed_alike(c, m, lines + i, alike, some);
+    for (k = 0; k < alike; k++) {
+      float *to = vectors + (lines[i + k].number - first) * C;
+      memcpy(to, some + k * C, (size_t)C * sizeof *to);
+      if (c->o.normalize) normalize(to, C);
+      free(lines[i + k].ids);
+    }
+  }
+  for (i = 0; i < n; i++) {
+    const float *at = vectors + i * C;
+    if (c->o.json) {
+      tfp_json_writer *w = json_begin(c);
+      tfp_json_key(w, "embedding", -1);
+      json_nest(w, &C, 1, 1, &at);
+      json_end(c, w);
+    } else {
+      print_rows(c, at, C, C);
+    }
+  }
+  fflush(stdout);
+  free(vectors);
+  free(some);
+}
+static void run_embed(cli *c) {
+  const char *dir = c->o.words.at[0];
+  tfp_model *m = load_model(c, dir, 0);
+  tfp_tokenizer *tok = load_tokenizer(c, dir);
+  embed_line lines[EMBED_LINES];
+  char *line = NULL;
+  size_t room = 0;
+  int64_t bytes, number = 0, n = 0;
+  while ((bytes = read_line(c, &line, &room)) >= 0) {
+    embed_line *l = &lines[n++];
+    l->number = number++;
+    l->ids = encode(c, tok, line ? line : "", bytes, TFP_ADD_SPECIAL | TFP_PARSE_SPECIAL, &l->n);
+    if (!l->n && m->config.bos >= 0) l->ids[l->n++] = m->config.bos;
+    if (!l->n) die(c, 1, "embed: line %lld has no tokens", (long long)number);
+    if (m->config.max_positions && l->n > m->config.max_positions)
+      die(c, 1, "embed: line %lld has %lld tokens, and the model %lld positions", (long long)number,
+          (long long)l->n, (long long)m->config.max_positions);
+    if (n == EMBED_LINES) embed_lines(c, m, lines, n), n = 0;
+  }
+  embed_lines(c, m, lines, n);
+  free(line);
 }
 
 /* ---- fill ------------------------------------------------------------------------------------ */
@@ -1044,12 +1680,10 @@ static void run_fill(cli *c) {
 
 /* ---- generate -------------------------------------------------------------------------------- */
 
-enum { MAX_ENDS = 16 };
 typedef struct speaker {
   cli *c;
   tfp_tokenizer *tok; /* NULL: ids alone are printed */
-  int32_t ends[MAX_ENDS];
-  int n_ends, started;
+  int started;
   int32_t start;       /* the decoder's start token */
   const int32_t *lead; /* goes in front of the first new token, so that an error comes alone */
   int64_t n_lead;
@@ -1095,53 +1729,42 @@ static void speak(speaker *s, int32_t id) {
 }
 static int on_token(void *user, int32_t id) {
   speaker *s = (speaker *)user;
-  int i;
-  if (!s->c->o.json) {
-    for (; s->n_lead > 0; s->n_lead--) speak(s, *s->lead++);
-    speak(s, id);
-    fflush(stdout);
-  }
-  for (i = 0; i < s->n_ends; i++)
-    if (s->ends[i] == id) return 1;
+  if (s->c->o.json) return 0;
+  for (; s->n_lead > 0; s->n_lead--) speak(s, *s->lead++);
+  speak(s, id);
+  fflush(stdout);
   return 0;
 }
 
-/* generation_config.json: ends, start and length; what asks for a search that is not here is an
- * error, but for --greedy. Without the file, the ids of config.json hold. */
-static void read_generation(cli *c, const char *dir, tfp_model *m, speaker *s, int64_t *max_new,
-                            int64_t *max_length) {
-  static const struct {
-    const char *key;
-    double plain;
-  } searches[] = {{"num_beams", 1},           {"no_repeat_ngram_size", 0},
-                  {"repetition_penalty", 1},  {"min_length", 0},
-                  {"min_new_tokens", 0},      {"forced_bos_token_id", -1},
-                  {"forced_eos_token_id", -1}};
-  char path[1024];
-  tfp_json *root = NULL;
-  const tfp_json *v;
-  size_t i;
-  path_join(c, path, sizeof path, dir, "generation_config.json");
-  if (m->config.eos >= 0) s->ends[s->n_ends++] = m->config.eos;
-  if (tfp_file_exists(c->ctx, path)) root = tfp_json_parse_file(c->ctx, path);
+/* What generation_config.json says, and what the command line says over it. Draws must be asked for
+ * here; then the file has a say in them. */
+static tfp_gen_desc read_generation(cli *c, const char *dir, const tfp_model *m) {
+  const options *o = &c->o;
+  const int drawn = o->temperature == o->temperature || o->top_k >= 0 || o->top_p == o->top_p ||
+                    o->min_p == o->min_p;
+  tfp_gen_desc d;
+  if (o->greedy && drawn)
+    die(c, 2, "generate takes --greedy, or --temperature, --top-k, --top-p and --min-p, not both");
+  tfp_gen_load(c->ctx, dir, &m->config, &d);
   check(c);
-  if (!root) return;
-  s->n_ends = 0;
-  v = tfp_json_get(root, "eos_token_id");
-  if (v && v->type == TFP_JSON_ARRAY) v = v->child;
-  for (; v && v->type == TFP_JSON_INT && s->n_ends < MAX_ENDS; v = v->key ? NULL : v->next)
-    s->ends[s->n_ends++] = (int32_t)v->integer;
-  m->config.decoder_start =
-      (int32_t)tfp_json_get_int(root, "decoder_start_token_id", m->config.decoder_start);
-  *max_new = tfp_json_get_int(root, "max_new_tokens", -1);
-  *max_length = tfp_json_get_int(root, "max_length", -1);
-  for (i = 0; i < sizeof searches / sizeof *searches && !c->o.greedy; i++) {
-    const double x = tfp_json_get_number(root, searches[i].key, searches[i].plain);
-    if (x != searches[i].plain)
-      die(c, 1, "'%s' asks for %s %g, which is not in this release; --greedy does without", path,
-          searches[i].key, x);
-  }
-  tfp_json_free(root);
+  d.greedy = !drawn || o->temperature == 0;
+  if (o->greedy) d.beams = 1;
+  d.temperature = either_real(o->temperature, d.temperature);
+  d.top_k = either(o->top_k, d.top_k);
+  d.top_p = either_real(o->top_p, d.top_p), d.min_p = either_real(o->min_p, d.min_p);
+  d.seed = (uint64_t)o->seed;
+  d.beams = either(o->beams, d.beams);
+  if (o->length_penalty == o->length_penalty)
+    d.length_penalty = o->length_penalty == 0 ? TFP_LENGTH_PENALTY_OFF : o->length_penalty;
+  if (o->early_stopping)
+    d.early_stopping = *o->early_stopping == 't'   ? TFP_STOP_WHEN_FULL
+                       : *o->early_stopping == 'n' ? TFP_STOP_NEVER
+                                                   : TFP_STOP_BY_SCORE;
+  d.no_repeat_ngram = either(o->no_repeat_ngram, d.no_repeat_ngram);
+  d.repetition_penalty = either_real(o->repetition_penalty, d.repetition_penalty);
+  if (o->min_new >= 0) d.min_new = o->min_new, d.min_length = 0;
+  if (o->max_new > 0) d.max_new = o->max_new;
+  return d;
 }
 static int32_t *read_prompt(cli *c, const char *dir, tfp_model *m, tfp_tokenizer **tok,
                             int64_t *n) {
@@ -1178,44 +1801,38 @@ static void print_generated(cli *c, speaker *s, const int32_t *ids, int64_t n) {
   free(text);
 }
 static void run_generate(cli *c) {
-  const int drawn =
-      c->o.temperature == c->o.temperature || c->o.top_k > 0 || c->o.top_p == c->o.top_p;
   const char *dir = c->o.words.at[0];
-  int64_t n, made, lead, max_new = -1, max_length = -1, usable;
+  int64_t n, made, lead, most, usable;
   tfp_model *m;
   tfp_gen_desc d;
   speaker s;
   int32_t *prompt, *ids;
+  int two;
   needs(c, c->o.prompt || c->o.ids, "--prompt or --ids");
   if (c->o.prompt && c->o.ids) die(c, 2, "generate takes --prompt or --ids, not both");
-  if (c->o.greedy && drawn)
-    die(c, 2, "generate takes --greedy, or --temperature, --top-k and --top-p, not both");
   m = tfp_model_load(c->ctx, dir, 0);
   check(c);
   memset(&s, 0, sizeof s);
-  memset(&d, 0, sizeof d);
-  s.c = c;
-  read_generation(c, dir, m, &s, &max_new, &max_length);
+  s.c = c, two = m->config.arch == TFP_SEQ2SEQ;
+  d = read_generation(c, dir, m);
   prompt = read_prompt(c, dir, m, &s.tok, &n);
-  s.start = m->config.arch == TFP_SEQ2SEQ ? m->config.decoder_start : -1;
-  lead = m->config.arch == TFP_SEQ2SEQ ? 1 : n;
-  if (max_new < 1) max_new = max_length > lead ? max_length - lead : 20;
-  d.max_new = either(c->o.max_new, max_new);
-  d.temperature = drawn ? either_real(c->o.temperature, 1) : 0;
-  d.top_k = either(c->o.top_k, 0), d.top_p = either_real(c->o.top_p, 0);
-  d.seed = (uint64_t)c->o.seed, d.end_id = -1;
+  s.start = two ? d.decoder_start.at[0] : -1;
+  if (two && s.start < 0) s.start = m->config.bos > 0 ? m->config.bos : 0;
+  lead = two ? 1 : n;
+  most = d.max_new ? d.max_new : d.max_length > lead ? d.max_length - lead : 20;
   usable = tfp_vocab_size(s.tok);
-  d.vocab = usable < m->config.vocab_size ? usable : 0;
+  if (!d.greedy && usable < m->config.vocab_size) d.vocab = usable; /* dead rows are not drawn */
   d.on_token = on_token, d.user = &s;
-  ids = (int32_t *)take(c, lead + d.max_new, sizeof *ids);
-  if (m->config.arch == TFP_SEQ2SEQ)
-    ids[0] = s.start >= 0 ? s.start : 0;
+  ids = (int32_t *)take(c, lead + most, sizeof *ids);
+  if (two)
+    ids[0] = s.start;
   else
     memcpy(ids, prompt, (size_t)n * sizeof *ids);
-  s.lead = ids, s.n_lead = m->config.arch == TFP_SEQ2SEQ && s.tok ? 0 : lead;
-  made = tfp_generate(m, prompt, n, &d, ids + lead, d.max_new);
+  s.lead = ids, s.n_lead = two && s.tok ? 0 : lead;
+  made = tfp_generate(m, prompt, n, &d, ids + lead, most);
   check(c);
   print_generated(c, &s, ids, lead + made);
+  tfp_gen_free(c->ctx, &d);
 }
 
 /* ---- what pretrain and eval share ------------------------------------------------------------ */
@@ -1233,11 +1850,6 @@ typedef struct task {
 
 static const char *const objective_names[] = {"clm", "mlm", "span", "denoise"};
 
-static int index_of(const char *const *names, int n, const char *name) {
-  int i;
-  for (i = 0; i < n && strcmp(names[i], name); i++) continue;
-  return i;
-}
 static void choose_objective(cli *c, task *t, tfp_arch arch, tfp_family family) {
   static const tfp_arch wants[] = {TFP_DECODER, TFP_ENCODER, TFP_SEQ2SEQ, TFP_SEQ2SEQ};
   t->objective = arch == TFP_ENCODER   ? TFP_MLM
@@ -1653,6 +2265,8 @@ static void write_card(run *r) {
   memset(&card, 0, sizeof card);
   card.objective = goals[r->t.objective], card.data = data, card.command = command_line,
   card.machine = machine;
+  card.tokenizer = tfp_tokenizer_name(r->t.tok), card.train = &r->train;
+  card.seed = (uint64_t)c->o.seed;
   card.parameters = tfp_model_parameters(r->model), card.steps = r->last.step,
   card.tokens_per_step = r->last.tokens;
   card.train_tokens = tfp_dataset_tokens(r->t.data, TFP_TRAIN);
@@ -2159,9 +2773,10 @@ static const command commands[] = {
      run_train_tokenizer},
     {LOGITS, "logits", "DIR", "what the head puts out, a row for each position (or example)", 1, 1,
      run_logits},
-    {0, "trace", "", "", 0, 0, NULL},
+    {TRACE, "trace", "DIR", "losses and gradient norms of some AdamW steps on given batches", 1, 1,
+     run_trace},
     {CONVERT, "convert", "DIR", "load a model, check it and save it again", 1, 1, run_convert},
-    {0, "embed", "", "", 0, 0, NULL},
+    {EMBED, "embed", "DIR", "a vector for each line of standard input", 1, 1, run_embed},
     {FILL, "fill", "DIR TEXT", "the likeliest tokens for each <mask> in a text (encoders)", 2, 2,
      run_fill},
     {GENERATE, "generate", "DIR", "continue a text (decoders) or answer one (encoder-decoders)", 1,

@@ -2,6 +2,7 @@
 # cli.sh -- the command line build/tfpre, from outside: what it writes, what it says, how it fails.
 # The last line is "N passed, N failed, N skipped"; the exit status is not 0 if anything failed.
 cd "$(dirname "$0")/.." || exit 1
+home=$PWD
 tfpre=$PWD/build/tfpre
 work=$PWD/build/tests/cli
 rm -rf "$work"
@@ -183,8 +184,164 @@ cp decoder/config.json decoder/tokenizer.json decoder/tokenizer_config.json brok
 head -c 1000 decoder/model.safetensors > broken/model.safetensors
 refuses "weights that are cut off" "model.safetensors" info broken
 refuses "weights that are cut off, used" "model.safetensors" generate broken --prompt the --max-new 3
+# ---- logits: every way in and out ----
+
+"$tfpre" logits decoder --ids '116 104 101' --json > one.json 2> err || fail "logits --json: $(cat err)"
+check "logits --json: one line of JSON with logits" sh -c "test \$(wc -l < one.json) -eq 1 && grep -q '^{\"logits\": \\[\\[\\[.*\\]\\]\\]}\$' one.json"
+echo '{"input_ids": [[116, 104, 101]], "attention_mask": [[true, 1, 1.0]], "labels": null}' > ids.jsonl
+printf '\n{"input_ids": [[116, 104, 101]]}\n \n' >> ids.jsonl
+"$tfpre" logits decoder --batches ids.jsonl --json > two.json 2> err || fail "logits --batches: $(cat err)"
+check "logits: two batches are two lines" test "$(wc -l < two.json)" -eq 2
+check "logits: a batch gives what --ids gives" sh -c "tail -n 1 two.json | cmp -s - one.json"
+check "logits: the mask's types do not matter" sh -c "head -n 1 two.json | cmp -s - one.json"
+check "logits of an encoder" sh -c "\"$tfpre\" logits encoder --ids '116 104 101' --mask '1 1 0' --type-ids '0 0 1' > out 2> err && test \$(wc -l < out) -eq 3"
+check "logits of an encoder-decoder" sh -c "\"$tfpre\" logits seq2seq --ids '116 104 101' --decoder-ids '0 5' > out 2> err && test \$(wc -l < out) -eq 2"
+echo '{"input_ids": [[116, 104, 101]], "labels": [[7, 8, 9]]}' > labels.jsonl
+echo '{"input_ids": [[116, 104, 101]], "decoder_input_ids": [[256, 7, 8]]}' > shifted.jsonl
+start=$(sed -n 's/.*"decoder_start_token_id": *\([0-9]*\).*/\1/p' seq2seq/config.json)
+sed -i "s/256/$start/" shifted.jsonl
+"$tfpre" logits seq2seq --batches labels.jsonl > out 2> err
+"$tfpre" logits seq2seq --batches shifted.jsonl > out2 2> err2
+check "logits: labels are the decoder's input, shifted" sh -c "test -s out && cmp -s out out2"
+sed 's/GPT2LMHeadModel/GPT2Model/' decoder/config.json > config && mkdir -p base && cp decoder/model.safetensors decoder/tokenizer* base/ && mv config base/config.json
+check "logits of a model without a head" sh -c "\"$tfpre\" logits base --ids '116 104' --json 2> err | grep -q '^{\"last_hidden_state\": '"
+refuses "a decoder's input for a decoder" "decoder" logits decoder --ids "1 2" --decoder-ids "1"
+refuses "an encoder-decoder without its decoder's input" "--decoder-ids" logits seq2seq --ids "1 2"
+refuses "token types that are not there" "token types" logits seq2seq --ids "1 2" --type-ids "0 0" --decoder-ids "0"
+refuses "a mask of another length" "attention_mask" logits decoder --ids "1 2" --mask "1"
+refuses "logits of nothing" "--ids" logits decoder
+refuses "ids and batches" "not both" logits decoder --ids "1" --batches ids.jsonl
+refuses "batches that are not there" "nowhere.jsonl" logits decoder --batches nowhere.jsonl
+refused() { # refused WORDS LINE: a batch that is refused, with the line that has it
+  echo '{"input_ids": [[1]]}' > x.jsonl
+  printf '%s\n' "$2" >> x.jsonl
+  "$tfpre" logits decoder --batches x.jsonl > out 2> err
+  check "a batch $2: $(cat err)" sh -c "test $? -ne 0 && test \$(wc -l < err) -eq 1 && grep -q -- '$1' err"
+}
+refused 'x.jsonl:2' '{"input_ids": [[1, 2], [3]]}'
+refused 'x.jsonl:2' '{"input_ids": [[1, 2]'
+refused 'x.jsonl:2.*rows' '{"input_ids": [1, 2]}'
+refused 'x.jsonl:2.*id' '{"input_ids": [[1, 2.5]]}'
+refused 'x.jsonl:2.*999999' '{"input_ids": [[1, 999999]]}'
+refused 'x.jsonl:2.*colour' '{"input_ids": [[1, 2]], "colour": [[1, 2]]}'
+refused 'x.jsonl:2.*twice' '{"input_ids": [[1, 2]], "input_ids": [[1, 2]]}'
+refused 'x.jsonl:2.*deep' '{"input_ids": [[[1, 2]]]}'
+refused 'x.jsonl:2.*object' '[1, 2]'
+refused 'x.jsonl:2.*input_ids' '{}'
+: > none.jsonl
+refuses "no batches" "none.jsonl" logits decoder --batches none.jsonl
+
+# ---- trace ----
+
+for i in 1 2 3 4; do
+  echo "{\"input_ids\": [[116, 104, 101, 32], [99, 97, $((i + 110)), 32]], \"attention_mask\": [[1, 1, 1, 1], [1, 1, 1, 0]], \"labels\": [[116, 104, 101, 32], [99, 97, $((i + 110)), -100]]}"
+done > steps.jsonl
+for arch in encoder decoder seq2seq; do
+  check "trace $arch" sh -c "\"$tfpre\" trace $arch --batches steps.jsonl --steps 3 --json --lr 1e-2 --weight-decay 0.1 --decay-all --clip 1 --grads g-$arch.safetensors --out $arch-traced > t1 2> err && test ! -s err"
+  check "trace $arch: three lines" sh -c "test \$(grep -c '^{\"step\": [123], \"loss\": [0-9.]*, \"grad_norm\": [0-9.]*}\$' t1) -eq 3 && test \$(wc -l < t1) -eq 3"
+  check "trace $arch: no gradients" grep -q '"format"' g-$arch.safetensors
+  check "trace $arch: the saved model" sh -c "\"$tfpre\" info $arch-traced > out 2> err && cmp -s $arch/tokenizer.json $arch-traced/tokenizer.json"
+  check "trace $arch: the saved model is the old one" sh -c "! cmp -s $arch/model.safetensors $arch-traced/model.safetensors"
+  "$tfpre" trace $arch --batches steps.jsonl --steps 3 --json --lr 1e-2 --weight-decay 0.1 --decay-all --clip 1 --threads 1 > t2 2> err
+  check "trace $arch: another number of threads" cmp -s t1 t2
+  check "trace $arch: a rate of 0" sh -c "\"$tfpre\" trace $arch --batches steps.jsonl --lr 0 --out $arch-still > out 2> err && test \$(wc -l < out) -eq 4"
+  check "trace $arch: a rate of 0 changes weights" cmp -s $arch/model.safetensors $arch-still/model.safetensors
+done
+refuses "trace without batches" "--batches" trace decoder
+refuses "more steps than batches" "4.*5" trace decoder --batches steps.jsonl --steps 5
+refuses "trace without labels" "labels" trace decoder --batches ids.jsonl
+refuses "trace of a model without a head" "head" trace base --batches steps.jsonl
+refuses "trace over its own model" "decoder" trace decoder --batches steps.jsonl --out decoder/
+refuses "gradients that cannot be written" "plain" trace decoder --batches steps.jsonl --grads plain/g
+echo '{"input_ids": [[1, 2]], "labels": [[-100, -100]]}' > x.jsonl
+refuses "labels that do not count" "x.jsonl:1" trace decoder --batches x.jsonl
+echo '{"input_ids": [[1, 2]], "labels": [[1, 2, 3]]}' > x.jsonl
+refuses "labels of another length" "x.jsonl:1" trace decoder --batches x.jsonl
+echo '{"input_ids": [[1, 2]], "labels": [[1.5, 2]]}' > x.jsonl
+refuses "labels that are no ids" "whole" trace decoder --batches x.jsonl
+
+# ---- convert ----
+
+check "convert to bfloat16" sh -c "\"$tfpre\" convert decoder --out half --dtype bf16 --json 2> err | grep -q '^{.*\"dtype\": \"bf16\".*}\$'"
+check "bfloat16 is half as large" sh -c "test \$(wc -c < half/model.safetensors) -lt \$(expr \$(wc -c < decoder/model.safetensors) \* 3 / 5)"
+check "bfloat16 runs" sh -c "\"$tfpre\" logits half --ids '116 104' > out 2> err && test -s out"
+check "float32 again, and bfloat16 again" sh -c "\"$tfpre\" convert half --out full > out 2> err && \"$tfpre\" convert full --out half-2 --dtype bf16 > out 2> err && cmp -s half/model.safetensors half-2/model.safetensors"
+check "convert to float16" sh -c "\"$tfpre\" convert decoder --out half-3 --dtype f16 > out 2> err"
+check "convert to shards" sh -c "\"$tfpre\" convert decoder --out shards --max-shard 40KB > out 2> err && test -s shards/model.safetensors.index.json && test ! -e shards/model.safetensors"
+check "shards give the same" sh -c "\"$tfpre\" convert shards --out whole > out 2> err && cmp -s whole/model.safetensors decoder/model.safetensors"
+check "convert takes other files along" sh -c "for f in tokenizer.json tokenizer_config.json generation_config.json README.md; do cmp -s decoder/\$f half/\$f || exit 1; done"
+refuses "convert onto itself" "decoder" convert decoder --out ./decoder
+refuses "convert to nowhere" "--out" convert decoder
+refuses "convert to an unknown type" "f64" convert decoder --out e --dtype f64
+refuses "a size that is none" "many" convert decoder --out e --max-shard many
+refuses "a unit that is none" "5XB" convert decoder --out e --max-shard 5XB
+
+# ---- embed ----
+
+head -n 40 text.txt > lines.txt
+printf '\na\na\n' >> lines.txt
+for arch in encoder decoder seq2seq; do
+  check "embed $arch" sh -c "\"$tfpre\" embed $arch < lines.txt > v1 2> err && test \$(wc -l < v1) -eq 43 && test \$(head -n 1 v1 | wc -w) -eq 32"
+  for line in 1 2 41 42; do
+    sed -n ${line}p lines.txt | "$tfpre" embed $arch > v2 2> err
+    check "embed $arch: line $line alone" sh -c "sed -n ${line}p v1 | cmp -s - v2"
+  done
+done
+check "embed --normalize" sh -c "\"$tfpre\" embed encoder --normalize < lines.txt 2> err | awk '{ s = 0; for (i = 1; i <= NF; i++) s += \$i * \$i; if (s < 0.9999 || s > 1.0001) exit 1 }'"
+check "embed --pool cls" sh -c "\"$tfpre\" embed encoder --pool cls < lines.txt > v2 2> err && test \$(wc -l < v2) -eq 43 && ! cmp -s v1 v2"
+check "embed --json" sh -c "\"$tfpre\" embed encoder --json < lines.txt > v2 2> err && test \$(grep -c '^{\"embedding\": \\[.*\\]}\$' v2) -eq 43"
+check "embed of nothing" sh -c "\"$tfpre\" embed encoder < /dev/null > out 2> err && test ! -s out"
+mkdir -p bare && cp decoder/config.json decoder/model.safetensors bare/
+refuses "embed without a tokenizer" "token" embed bare
+seq 1 100 | tr '\n' ' ' > long.txt
+"$tfpre" embed encoder < long.txt > out 2> err
+check "a line longer than the model: $(cat err)" sh -c "test $? -ne 0 && test \$(wc -l < err) -eq 1 && grep -q 'line 1 has.*32 positions' err"
+
+# ---- tokenize, info ----
+
+check "tokenize adds special tokens" sh -c "test \$(echo ab | \"$tfpre\" tokenize encoder | wc -w) -eq 4 && test \$(echo ab | \"$tfpre\" tokenize encoder --no-special | wc -w) -eq 2"
+check "tokenize knows special tokens in a text" sh -c "test \$(echo 'a[MASK]' | \"$tfpre\" tokenize encoder --no-special | wc -w) -eq 2"
+check "tokenize --json" sh -c "echo ab | \"$tfpre\" tokenize encoder --json | grep -q '^{\"ids\": \\[[0-9]*, 97, 98, [0-9]*\\]}\$'"
+check "tokenize --decode --json" sh -c "echo '97 0 98' | \"$tfpre\" tokenize encoder --decode --json | grep -q '^{\"text\": \"a.u0000b\"}\$'"
+check "tokenize --decode --no-special" sh -c "echo ab | \"$tfpre\" tokenize encoder | \"$tfpre\" tokenize encoder --decode --no-special | grep -q '^ab\$'"
+check "an empty line has no ids" sh -c "printf '\n' | \"$tfpre\" tokenize decoder | grep -q '^\$'"
+refuses "tokenize without a tokenizer" "token" tokenize bare
+echo '1 x' | "$tfpre" tokenize decoder --decode > out 2> err
+check "tokenize --decode of words: $(cat err)" sh -c "test $? -ne 0 && test \$(wc -l < err) -eq 1 && grep -q x err"
+refuses "train-tokenizer without a kind" "--kind" train-tokenizer --vocab 300 --out e text.txt
+refuses "train-tokenizer of another kind" "cake" train-tokenizer --kind cake --vocab 300 --out e text.txt
+refuses "train-tokenizer without a size" "--vocab" train-tokenizer --kind bpe --out e text.txt
+refuses "train-tokenizer without a text" "FILES" train-tokenizer --kind bpe --vocab 300 --out e
+refuses "train-tokenizer of a missing text" "nowhere.txt" train-tokenizer --kind bpe --vocab 300 --out e nowhere.txt
+"$tfpre" info shards > out 2> err
+check "info of shards" sh -c "test ! -s err && grep -q 'model-00001-of-' out && grep -q 'bytes, 257 tokens' out && grep -q F32 out"
+check "info --json of shards" sh -c "\"$tfpre\" info shards --json > out 2> err && test \$(wc -l < out) -eq 1 && grep -q '\"tokenizer\": {\"kind\": \"bytes\"' out"
+sed 's/BertForMaskedLM/BertForQuestionAnswering/' encoder/config.json > config && mkdir -p other-head && cp encoder/model.safetensors other-head/ && mv config other-head/config.json
+check "info of weights that do not fit" sh -c "\"$tfpre\" info other-head > out 2> err && test ! -s err && grep -q 'missing.*qa_outputs' out"
+refuses "a head without weights" "qa_outputs" logits other-head --ids "1 2"
+
+# ---- the reference's numbers, where they are ----
+
+golden=$home/../shared/golden
+if [ ! -d "$golden" ]; then
+  echo "cli: skipped the reference's numbers: there is no ../shared/golden"
+  skipped=$((skipped + 1))
+elif ! command -v python3 > /dev/null 2>&1; then
+  echo "cli: skipped the reference's numbers: there is no python3"
+  skipped=$((skipped + 1))
+else
+  for dir in "$golden"/*/; do
+    python3 "$golden/compare.py" "$tfpre" "$dir" 2> err | head -n 1 > out
+    # searches have a release of their own
+    "$tfpre" generate -h | grep -q -- --beams || sed -i 's/FAIL generate/generate/' out
+    check "golden: $(cat out err)" sh -c "grep -q '[a-z]' out && ! grep -q FAIL out"
+  done
+fi
+
+# ---- help, and what standard output says ----
+
 check "help" sh -c "\"$tfpre\" -h > out 2> err && test -s out && test ! -s err"
-for command in info tokenize train-tokenizer logits convert fill generate pretrain eval bench; do
+for command in info tokenize train-tokenizer logits trace convert embed fill generate pretrain eval bench; do
   check "$command -h" sh -c "\"$tfpre\" $command -h > out 2> err && test -s out && test ! -s err"
 done
 if [ -w /dev/full ]; then

@@ -340,7 +340,7 @@ static void hub_shards_and_half_precision(void) {
   CHECK(!tfp_file_exists(ctx, test_path("model.safetensors")));
   index = tfp_json_parse_file(ctx, test_path("model.safetensors.index.json"));
   CHECK(tfp_json_get_int(tfp_json_get(index, "metadata"), "total_size", 0) ==
-        4 * tfp_model_parameters(m));
+        4 * m->params->numel);
   for (shards = 2; shards < 40 && count_shards(ctx, dir, shards) != shards; shards++) {}
   CHECK(shards > 4 && shards < 40); /* about 2.6 MB in pieces of 0.2 */
   n = tfp_model_load(ctx, dir, 0);
@@ -470,6 +470,37 @@ static void hub_targets(void) {
   }
   tfp_destroy(ctx);
 }
+/* Sizes that the weights belie are refused before memory is taken for them. */
+static void hub_hostile_sizes(void) {
+  static const char *const changes[][2] = {
+    {"\"n_layer\": 2", "\"n_layer\": 1000000000000"},
+    {"\"n_embd\": 128", "\"n_embd\": 4000000000"},
+    {"\"n_inner\": 512", "\"n_inner\": 900000000000"},
+    {"\"vocab_size\": 131", "\"vocab_size\": 2147483647"},
+    {"\"n_positions\": 1024", "\"n_positions\": 99999999999"}};
+  tfp_ctx *ctx = tfp_create(NULL);
+  const char *dir = dir_now();
+  char *text, *at;
+  tfp_config c;
+  size_t i;
+  tfp_config_preset("gpt2-tiny", &c);
+  c.vocab_size = 131;
+  CHECK(tfp_model_save(tfp_model_create(ctx, &c, 0), dir) == TFP_OK);
+  CHECK(tfp_read_file(ctx, test_path("config.json"), &text, NULL) == TFP_OK);
+  for (i = 0; i < sizeof changes / sizeof *changes; i++) {
+    char changed[4096];
+    at = strstr(text, changes[i][0]);
+    test_check(at != NULL, changes[i][0], __FILE__, __LINE__);
+    if (!at) continue;
+    snprintf(changed, sizeof changed, "%.*s%s%s", (int)(at - text), text, changes[i][1],
+             at + strlen(changes[i][0]));
+    put_text(test_path("config.json"), changed);
+    CHECK(!tfp_model_load(ctx, dir, 0));
+    CHECK(tfp_error(ctx) == TFP_ERR_FORMAT || tfp_error(ctx) == TFP_ERR_ARG);
+    tfp_clear_error(ctx);
+  }
+  tfp_destroy(ctx);
+}
 static void hub_refused_fields(void) {
   static const char *const fields[][2] = {
     {"\"position_embedding_type\": \"relative_key\"", "relative_key"},
@@ -582,6 +613,12 @@ static void hub_card(void) {
   static const char *const words[] = {"library_name: transformers",
                                       "pipeline_tag: text-generation",
                                       "# A title",
+                                      "language:\n- \"de\"\n- \"en\"\n",
+                                      "license: \"mit\"",
+                                      "model-index:\n- name: \"A title\"\n  results:",
+                                      "      value: 2.0625",
+                                      "GPT2LMHeadModel.from_pretrained",
+                                      "| a\\|b c |",
                                       "1234567 parameters",
                                       "| objective | clm |",
                                       "| data | plays.txt |",
@@ -607,6 +644,7 @@ static void hub_card(void) {
   card.title = "A title", card.objective = "clm", card.data = "plays.txt", card.command = "make it";
   card.parameters = 1234567, card.steps = 4000, card.tokens_per_step = 768,
   card.train_tokens = 987654, card.val_tokens = 54321;
+  card.language = "de,en", card.license = "mit", card.machine = "a|b\nc";
   card.lr = 0.000625, card.first_loss = 4.2109, card.last_loss = 1.8765, card.val_loss = 2.0625;
   card.curve = &point, card.curve_points = 1;
   CHECK(tfp_card_save(ctx, &c, &card, dir) == TFP_OK);
@@ -637,6 +675,7 @@ void test_hub(void) {
   RUN(hub_names_of_classes);
   RUN(hub_targets);
   RUN(hub_refused_fields);
+  RUN(hub_hostile_sizes);
   RUN(hub_other_names_of_fields);
   RUN(hub_card);
 }

@@ -125,8 +125,13 @@ static void preset_sizes(void) {
       {"bert-base-uncased", 109514298},
       {"bert-base-cased", 108340804},
       {"bert-large-uncased", 335174458},
-      {"bert-mini", 11170560 - 65792 + 96826}, /* the model, without its pooler, with the head */
+      {"bert-large-cased", 333610308},
+      {"bert-medium", 41404730},
+      {"bert-small", 28795194},
+      {"bert-mini", 11201594},
+      {"bert-tiny", 4416698},
       {"roberta-base", 124697433},
+      {"roberta-large", 355412057},
       {"gpt2", 124439808},
       {"gpt2-medium", 354823168},
       {"gpt2-large", 774030080},
@@ -135,15 +140,23 @@ static void preset_sizes(void) {
       {"bloom-1b1", 1065314304},
       {"bloom-1b7", 1722408960},
       {"bloom-3b", 3002557440},
+      {"bloom-7b1", 7069016064},
+      {"bloom", 176247271424},
       {"t5-small", 60506624},
       {"t5-base", 222903552},
       {"t5-large", 737668096},
+      {"t5-3b", 2851598336},
+      {"t5-11b", 11307321344},
       {"t5-v1_1-small", 76961152},
       {"t5-v1_1-base", 247577856},
-      {"bart-base", 139420416 + 50265},
-      {"bart-large", 406291456 + 50265}}; /* and final_logits_bias, a buffer */
+      {"t5-v1_1-large", 783150080},
+      {"t5-v1_1-xl", 2849757184},
+      {"t5-v1_1-xxl", 11135332352},
+      {"bart-base", 139420416},
+      {"bart-large", 406291456}};
   int i, k, seen = 0;
   const char *name;
+  tfp_config flan;
   tfp_desc d;
   memset(&d, 0, sizeof d);
   d.dry_run = 1, d.threads = 1;
@@ -164,7 +177,9 @@ static void preset_sizes(void) {
     test_check(want ? got == want : strstr(name, "-tiny") && got > 0, text, __FILE__, __LINE__);
     tfp_destroy(ctx);
   }
-  CHECK(seen == (int)(sizeof published / sizeof *published) && i == seen + TFP_FAMILY_COUNT);
+  CHECK(seen == (int)(sizeof published / sizeof *published) && i == seen + TFP_FAMILY_COUNT - 1);
+  CHECK(tfp_config_preset("flan-t5-xl", &flan) && flan.ffn == 5120 && flan.gated && !flan.tied);
+  CHECK(!tfp_config_preset("flan-t5-3b", &flan));
   CHECK(!tfp_preset_name(-1));
 }
 static void family_names(void) {
