@@ -162,13 +162,15 @@ static void compare_outputs(const golden *g, const example *e, const tfp_output 
   compare_output(g, "end_logits", t, 1, 2, mask, 1);
 }
 
-/* Each parameter's gradient against the larger of the tensor's largest and a thousandth of the
- * model's largest: a key's bias has none but for rounding. */
+/* Each parameter's gradient against the larger of the tensor's largest and a share (a thousandth) of
+ * the model's largest: a key's bias has none but for rounding. */
 static void compare_gradients(const golden *g) {
   static const char *const path = "build/tests/golden-gradients";
   tfp_safetensors *ours;
   const tfp_safetensors_entry *e, *f;
-  double top = 0, tol = tolerance(g, "grads", 1e-4);
+  const double tol = tolerance(g, "grads", 1e-4),
+               floor = tfp_json_get_number(g->expected, "floor", 1e-3);
+  double top = 0;
   int64_t i, k, pass;
   if (tfp_gradients_save(g->model, path)) return;
   ours = tfp_safetensors_open(g->ctx, path);
@@ -193,7 +195,7 @@ static void compare_gradients(const golden *g) {
       free(got);
       if (!pass) top = most > top ? most : top;
       else {
-        if (most < top * 1e-3) most = top * 1e-3;
+        if (most < top * floor) most = top * floor;
         say(worst <= tol * most, g, "gradient of %s is off by %.3g of its size, more than %.3g",
             e->name + 5, worst / most, tol);
       }

@@ -110,10 +110,11 @@ OUTPUTS = ("logits", "start_logits", "end_logits", "prediction_logits", "seq_rel
 
 
 def reference(model, b):
-    """The same of the reference's model, in double."""
-    model = model.double().eval()
+    """The same of the reference's model, in double (BLOOM's softmax is float32 and cannot have double's mask)."""
+    dtype = torch.float32 if model.config.model_type == "bloom" else torch.float64
+    model = model.to(dtype).eval()
     with torch.no_grad():
-        o = model(**{k: v.double() if v.is_floating_point() else v for k, v in b.items()})
+        o = model(**{k: v.to(dtype) if v.is_floating_point() else v for k, v in b.items()})
     return {k: o[k].double() for k in OUTPUTS if k in o and o[k] is not None}
 
 
