@@ -833,8 +833,9 @@ TFP_API int64_t tfp_safetensors_next(const tfp_safetensors_writer *writer);
  * Args     entry: must be what tfp_safetensors_next says
  * Returns  TFP_OK or the error
  * Errors   TFP_ERR_STATE for another entry; TFP_ERR_ARG for more elements than are left, or numbers
- *          that an integer type does not hold; TFP_ERR_UNSUPPORTED for types other than F32, F16,
- *          BF16 (to nearest, ties to even), F64, I64, I32, U8; TFP_ERR_IO
+ *          that an integer type does not hold (BOOL holds 0 and 1); TFP_ERR_UNSUPPORTED for types
+ *          other than F32, F16, BF16 (to nearest, ties to even), F64, I64, I32, I8, U8, BOOL;
+ *          TFP_ERR_IO
  */
 TFP_API tfp_status tfp_safetensors_write(tfp_safetensors_writer *writer, int64_t entry,
                                          const float *values, int64_t count);
@@ -5169,27 +5170,35 @@ static int tfpi_st_to_float(tfp_st_dtype dtype, const unsigned char *in, int64_t
  * one; -1 for types that are not written. */
 static int64_t tfpi_st_from_float(tfp_st_dtype dtype, const float *in, int64_t n,
                                   unsigned char *out) {
-  const float least = dtype == TFP_ST_I32 ? -2147483648.0f : -9223372036854775808.0f;
-  const float low = dtype == TFP_ST_U8 ? 0.0f : least;
-  const float over = dtype == TFP_ST_U8 ? 256.0f : -low; /* the first one too large */
+  float low = 0, over = 2; /* of integers: the least, and the first one too large */
   int64_t i, whole;
+  switch ((int)dtype) {
+    case TFP_ST_F32:
+      for (i = 0; i < n; i++) tfpi_put32(out + 4 * i, tfpi_float_bits(in[i]));
+      return n;
+    case TFP_ST_F16:
+      for (i = 0; i < n; i++) tfpi_put16(out + 2 * i, tfpi_float_to_half(in[i]));
+      return n;
+    case TFP_ST_BF16:
+      for (i = 0; i < n; i++) tfpi_put16(out + 2 * i, tfpi_float_to_bf16(in[i]));
+      return n;
+    case TFP_ST_F64:
+      for (i = 0; i < n; i++) tfpi_put64(out + 8 * i, tfpi_double_bits((double)in[i]));
+      return n;
+    case TFP_ST_I64: over = 9223372036854775808.0f, low = -over; break;
+    case TFP_ST_I32: over = 2147483648.0f, low = -over; break;
+    case TFP_ST_I8: over = 128, low = -over; break;
+    case TFP_ST_U8: over = 256; break;
+    case TFP_ST_BOOL: break;
+    default: return -1;
+  }
   for (i = 0; i < n; i++) {
-    switch ((int)dtype) {
-      case TFP_ST_F32: tfpi_put32(out + 4 * i, tfpi_float_bits(in[i])); continue;
-      case TFP_ST_F16: tfpi_put16(out + 2 * i, tfpi_float_to_half(in[i])); continue;
-      case TFP_ST_BF16: tfpi_put16(out + 2 * i, tfpi_float_to_bf16(in[i])); continue;
-      case TFP_ST_F64: tfpi_put64(out + 8 * i, tfpi_double_bits((double)in[i])); continue;
-      case TFP_ST_I64:
-      case TFP_ST_I32:
-      case TFP_ST_U8: break;
-      default: return -1;
-    }
     if (!(in[i] >= low && in[i] < over)) return i;
     whole = (int64_t)in[i];
     if ((float)whole != in[i]) return i;
-    if (dtype == TFP_ST_U8) out[i] = (unsigned char)whole;
+    if (dtype == TFP_ST_I64) tfpi_put64(out + 8 * i, (uint64_t)whole);
     else if (dtype == TFP_ST_I32) tfpi_put32(out + 4 * i, (uint32_t)whole);
-    else tfpi_put64(out + 8 * i, (uint64_t)whole);
+    else out[i] = (unsigned char)whole;
   }
   return n;
 }
