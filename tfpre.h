@@ -234,8 +234,8 @@ typedef struct tfp_io {
                  const char *to); /* atomic, and the directory synced */
   int (*remove)(void *user, const char *path);
   int (*mkdir)(void *user, const char *path); /* 0 also where the directory exists */
-  /* May be NULL: all bytes of an open file as read-only memory, and its end; closing the file leaves
-   * it. */
+  /* May be NULL: all bytes of an open file as read-only memory, and its end. Closing the file
+   * leaves it. */
   int (*map)(void *user, void *file, int64_t bytes, const void **at);
   int (*unmap)(void *user, const void *at, int64_t bytes);
 } tfp_io;
@@ -1443,7 +1443,7 @@ struct tfp_param {
   const char *name;
   tfp_tensor *tensor;
   int64_t offset;     /* of its first element in the flat arrays */
-  const void *mapped; /* not NULL: its numbers lie in a file, read-only, and not in the flat array */
+  const void *mapped; /* not NULL: its numbers lie in a file, read-only, not in the flat array */
   tfp_init init;
   double std;         /* of TFP_INIT_NORMAL, or the value of TFP_INIT_ONE */
   int64_t zero_row;   /* this row starts as zeros (padding_idx); -1 for none */

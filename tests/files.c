@@ -981,7 +981,8 @@ static void files_safetensors_types_round_trip(void) {
                                        TFP_ST_I8,  TFP_ST_BOOL};
   static const float all[3][6] = {{0, 1, 2, 255, 77, 128}, {0, 1, -128, 127, 77, -1},
                                   {0, 1, 1, 1, 0, 0}};
-  static const char *const names[] = {"f32", "f16", "bf16", "f64", "i64", "i32", "u8", "i8", "bool"};
+  static const char *const names[] = {"f32", "f16", "bf16", "f64", "i64",
+                                      "i32", "u8",  "i8",   "bool"};
   tfp_safetensors_entry e[9];
   tfp_ctx *ctx = tfp_create(NULL);
   tfp_safetensors_writer *w;
