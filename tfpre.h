@@ -18222,10 +18222,10 @@ static int64_t tfpi_usable_vocab(int64_t V, int64_t limit) {
   return limit > 0 ? tfpi_min64(V, limit) : V;
 }
 
-/* Sorts ids by falling logit, equal ones by id: heapsort, in place. The root of the heap is the id
- * that comes last. */
+/* Sorts ids by falling logit, equal ones by falling id: heapsort, in place. The root of the heap is
+ * the id that comes last. */
 static int tfpi_comes_after(const float *x, int32_t a, int32_t b) {
-  return x[a] < x[b] || (x[a] == x[b] && a > b);
+  return x[a] < x[b] || (x[a] == x[b] && a < b);
 }
 static void tfpi_sift(const float *x, int32_t *ids, int64_t root, int64_t n) {
   for (;;) {
@@ -18366,8 +18366,8 @@ typedef struct tfpi_writer {
   int64_t limit;             /* max_length, or less where positions end */
   int64_t window, first, fed; /* positions at most; the first one in the cache; behind the last */
   int32_t *context;          /* (rows,n_context) what stands in front of the new tokens */
-  int64_t n_context, *padding; /* (rows) slots in front of a context */
-  int padded;
+  int64_t n_context, *padding, *behind; /* (rows) hidden slots in front of a context, at its end */
+  int padded;                /* there are hidden slots */
   int32_t one_end, start_id, fill, pad;
   int64_t *lead;             /* (rows) hidden tokens in front of a prompt */
   int32_t *text, *spare;     /* (B,limit) */
@@ -18554,7 +18554,7 @@ static void tfpi_beam_row(tfpi_writer *w, int64_t row) {
   const double reach = w->d.early_stopping == TFP_STOP_NEVER && power > 0
                            ? (double)(w->max_length - w->start) : made;
   tfpi_ended *ended = w->ended + row * (w->beams + 1);
-  float worst = ended[0].score;
+  float worst;
   int64_t c, j, done = 0;
   for (c = 0; c < K; c++) {
     tfpi_candidate *k = &w->best[c];
@@ -18574,8 +18574,8 @@ static void tfpi_beam_row(tfpi_writer *w, int64_t row) {
     w->spare[(first + j) * w->limit + w->length] = w->best[at].id;
     w->best[at].beam = -1; /* taken */
   }
-  for (j = 0; j < w->beams; j++) done += ended[j].done, worst = fminf(worst, ended[j].score);
-  if (done < w->beams) worst = -1e9f;
+  for (j = 0; j < w->beams; j++) done += ended[j].done;
+  worst = done < w->beams ? -1e9f : ended[w->beams - 1].score;
   if (!(w->running[first] / (float)pow(reach, power) > worst)) w->finished[row] = 1;
   if (w->d.early_stopping == TFP_STOP_WHEN_FULL && done == w->beams) w->finished[row] = 1;
 }
@@ -18615,11 +18615,18 @@ static void tfpi_greedy_step(tfpi_writer *w) {
 
 /* ---- feeding ---- */
 
-/* What the decoder reads at a slot: the prompt's visible tokens, then those that were written. */
-static int32_t tfpi_slot(const tfpi_writer *w, int64_t b, int64_t slot) {
-  const int64_t at = b * (w->B / w->live);
-  return slot < w->n_context ? w->context[at / w->beams * w->n_context + slot]
-                             : w->text[at * w->limit + w->start + slot - w->n_context];
+/* What the decoder reads at a slot of row b, whether keys there are seen, and its position: the
+ * prompt's tokens, then those that were written. Positions count visible tokens; behind a hidden
+ * last token they begin at 1, as in the reference. */
+static int32_t tfpi_slot(const tfpi_writer *w, int64_t b, int64_t slot, int32_t *visible,
+                         int32_t *position) {
+  const int64_t at = b * (w->B / w->live), row = at / w->beams, behind = w->behind[row];
+  const int64_t since = slot - tfpi_max64(w->first, w->padding[row]);
+  const int written = slot >= w->n_context;
+  *visible = since >= 0 && (written || slot < w->n_context - behind);
+  *position = (int32_t)(!*visible ? 0 : written && behind ? slot - w->n_context + 1 : since);
+  return written ? w->text[at * w->limit + w->start + slot - w->n_context]
+                 : w->context[row * w->n_context + slot];
 }
 /* Feeds what the cache lacks, and puts scores of the next token into w->scores. */
 static tfp_status tfpi_feed(tfpi_writer *w) {
@@ -18635,15 +18642,9 @@ static tfp_status tfpi_feed(tfpi_writer *w) {
     w->first = w->fed = end - tfpi_max64(1, w->window / 2);
   }
   T = end - w->fed;
-  for (b = 0; b < w->live; b++) {
-    const int64_t padding = w->padding[b * (w->B / w->live) / w->beams];
-    for (i = 0; i < T; i++) {
-      ids[b * T + i] = tfpi_slot(w, b, w->fed + i);
-      mask[b * T + i] = w->fed + i >= padding;
-      positions[b * T + i] =
-          (int32_t)tfpi_max64(0, w->fed + i - tfpi_max64(w->first, padding));
-    }
-  }
+  for (b = 0; b < w->live; b++)
+    for (i = b * T; i < (b + 1) * T; i++)
+      ids[i] = tfpi_slot(w, b, w->fed + i - b * T, &mask[i], &positions[i]);
   memset(&batch, 0, sizeof batch);
   batch.B = w->live;
   if (w->seq2seq) {
@@ -18686,7 +18687,8 @@ static tfp_status tfpi_settle(tfpi_writer *w, const tfp_gen_desc *desc, int64_t 
   w->beams = tfpi_max64(d->beams, 1);
   if (d->length_penalty == 0) d->length_penalty = 1;
   if (d->repetition_penalty == 1) d->repetition_penalty = 0;
-  if (!d->ends.n) w->one_end = d->end_id ? d->end_id : c->eos, d->ends.at = &w->one_end, d->ends.n = 1;
+  w->one_end = d->end_id ? d->end_id : c->eos;
+  if (!d->ends.n) d->ends.at = &w->one_end, d->ends.n = 1;
   if (d->ends.n == 1 && d->ends.at[0] < 0) d->ends.n = 0;
   w->start_id = d->decoder_start.n ? d->decoder_start.at[0] : c->decoder_start;
   if (w->start_id < 0) w->start_id = c->bos >= 0 ? c->bos : 0;
@@ -18716,30 +18718,36 @@ static tfp_status tfpi_settle(tfpi_writer *w, const tfp_gen_desc *desc, int64_t 
 }
 
 /* Masks of decoder prompts, seen from their padding where the caller gives none; NULL: nothing is
- * hidden. */
+ * hidden. A prompt of nothing but pad tokens is read as it is. */
 static const int32_t *tfpi_prompt_mask(tfpi_writer *w, const int32_t *mask) {
-  const int64_t n = w->rows * w->n;
-  int64_t i, hidden = 0;
+  int64_t row, i, hidden = 0, all;
   int32_t *seen;
   if (mask || w->seq2seq || w->pad < 0) return mask;
-  for (i = 0; i < n; i++) hidden += w->ids[i] == w->pad;
-  seen = hidden ? (int32_t *)tfpi_new(w->arena, n, sizeof *seen) : NULL;
-  for (i = 0; seen && i < n; i++) seen[i] = w->ids[i] != w->pad;
+  for (i = 0; i < w->rows * w->n; i++) hidden += w->ids[i] == w->pad;
+  seen = hidden ? (int32_t *)tfpi_new(w->arena, w->rows * w->n, sizeof *seen) : NULL;
+  for (row = 0; seen && row < w->rows; row++) {
+    for (i = row * w->n, all = 1; i < (row + 1) * w->n; i++) all &= w->ids[i] == w->pad;
+    for (i = row * w->n; i < (row + 1) * w->n; i++) seen[i] = all || w->ids[i] != w->pad;
+  }
   return seen;
 }
-/* What the decoder reads first: the start token, or prompts without their hidden tokens. */
+/* What the decoder reads first: the start token, or prompts without their hidden tokens. Those
+ * behind the last visible one stay, hidden: the first new token comes from the last slot. */
 static tfp_status tfpi_make_context(tfpi_writer *w) {
   int64_t row, i;
   w->n_context = w->seq2seq ? 1 : 0;
   for (row = 0; row < w->rows; row++) {
     const int32_t *mask = w->mask ? w->mask + row * w->n : NULL;
     int64_t visible = 0;
-    for (i = 0; i < w->n; i++) visible += !mask || mask[i];
-    if (!visible)
+    for (i = 0; i < w->n && !w->seq2seq; i++) {
+      visible += !mask || mask[i];
+      w->behind[row] = !mask || mask[i] ? 0 : w->behind[row] + 1;
+    }
+    if (!visible && !w->seq2seq)
       return tfpi_fail(w->ctx, TFP_ERR_ARG, "generate: all %i tokens of prompt %i are hidden", w->n,
                        row);
     for (i = 0; !w->seq2seq && mask && !mask[i]; i++) w->lead[row]++;
-    w->padding[row] = w->seq2seq ? 1 : visible; /* made a number of slots below */
+    w->padding[row] = w->seq2seq ? 1 : visible + w->behind[row]; /* slots that it has, so far */
     w->n_context = tfpi_max64(w->n_context, w->padding[row]);
   }
   w->context = (int32_t *)tfpi_new(w->arena, w->rows * w->n_context, sizeof *w->context);
@@ -18747,11 +18755,11 @@ static tfp_status tfpi_make_context(tfpi_writer *w) {
     const int32_t *mask = w->mask ? w->mask + row * w->n : NULL;
     int32_t *out = w->context + row * w->n_context;
     w->padding[row] = w->n_context - w->padding[row];
-    w->padded |= w->padding[row] > 0;
+    w->padded |= w->padding[row] > 0 || w->behind[row] > 0;
     if (w->seq2seq) *out = w->start_id;
     out += w->padding[row];
     for (i = 0; i < w->n && !w->seq2seq; i++)
-      if (!mask || mask[i]) *out++ = w->ids[row * w->n + i];
+      if (!mask || mask[i] || i >= w->n - w->behind[row]) *out++ = w->ids[row * w->n + i];
   }
   return w->ctx->status;
 }
@@ -18780,10 +18788,11 @@ static tfp_status tfpi_writer_open(tfpi_writer *w, const int32_t *mask) {
   w->mask = tfpi_prompt_mask(w, mask);
   w->lead = (int64_t *)tfpi_new(a, w->rows, sizeof *w->lead);
   w->padding = (int64_t *)tfpi_new(a, w->rows, sizeof *w->padding);
+  w->behind = (int64_t *)tfpi_new(a, w->rows, sizeof *w->behind);
   if (w->ctx->status || tfpi_make_context(w)) return w->ctx->status;
   slots = w->n_context + w->limit - w->start - 1;
   w->feed_size = tfpi_max64(w->rows * w->n_context, w->B);
-  if (slots > w->window) w->feed_size = tfpi_max64(w->feed_size, w->B * tfpi_max64(1, w->window / 2));
+  if (slots > w->window) w->feed_size = tfpi_max64(w->feed_size, w->B * (w->window / 2));
   w->feed = (int32_t *)tfpi_new(a, w->feed_size, 3 * sizeof *w->feed);
   w->text = (int32_t *)tfpi_new(a, w->B * w->limit, sizeof *w->text);
   w->scores = (float *)tfpi_new(a, w->B * w->V, sizeof *w->scores);
@@ -18834,8 +18843,8 @@ TFP_API int64_t tfp_generate_batch(tfp_model *model, const int32_t *ids, const i
   w.V = model->config.vocab_size;
   if (model->config.arch == TFP_ENCODER || model->config.head != TFP_HEAD_LM || rows < 1 || n < 1 ||
       rows > INT32_MAX || n > INT32_MAX || max < 0 || !ids) {
-    tfpi_fail(ctx, TFP_ERR_ARG, "generate: %i prompts of %i tokens, room for %i new ones%s", rows, n,
-              max, model->config.arch == TFP_ENCODER ? "; and the model is an encoder" : "");
+    tfpi_fail(ctx, TFP_ERR_ARG, "generate: %i prompts of %i tokens, room for %i new ones%s", rows,
+              n, max, model->config.arch == TFP_ENCODER ? "; and the model is an encoder" : "");
     return -1;
   }
   if (tfpi_settle(&w, desc, tfpi_min64(max, INT32_MAX))) return -1;

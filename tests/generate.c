@@ -90,7 +90,7 @@ static void text_outgrows_its_positions(void) {
   m = model_of(ctx, "bart-tiny");
   i = tfp_generate(m, prompt, 6, &d, out, 150);
   OK(ctx);
-  CHECK(i == MAX - 1);
+  CHECK(i == MAX); /* the last token is not read: it needs no position */
   tfp_destroy(ctx);
 }
 
@@ -219,7 +219,7 @@ static void sampling_sets(void) {
   CHECK(counts[2] == 1000);
   d.top_p = 0.5; /* two of four equal ones are exactly a half */
   shares(equal, &d, counts);
-  CHECK(counts[0] == 500 && counts[1] == 500);
+  CHECK(counts[2] == 500 && counts[3] == 500); /* the lowest ids go first, as in the reference */
   d.top_p = 0.8,
   d.top_k = 3; /* 0.4 0.3 0.15 of 0.85: the third is needed to reach 0.8, 0.7/0.85 is 0.82 */
   shares(x, &d, counts);
@@ -257,6 +257,581 @@ static void sampled_text_follows_the_logits(void) {
   CHECK(spread < 120); /* chi squared of 60 degrees of freedom */
   OK(ctx);
   tfp_destroy(ctx);
+}
+
+/* ---- filters: the sets that the reference's warpers leave, in their order ---- */
+
+static void filters_as_the_reference(void) {
+  static const float logits[12] = {1.3f, -0.7f, 2.1f, 0.4f,  2.0f, -3.2f,
+                                   0.9f, 1.8f,  0.4f, -1.1f, 2.6f, 0.0f};
+  static const struct {
+    double temperature, top_p, min_p;
+    int64_t top_k, beams, ends;
+    unsigned kept; /* bit i: id i */
+  } cases[] = {
+    {1, 1, 0, 0, 1, 1, 0xfff}, {1, 1, 0, 2, 1, 1, 0x404},
+    {1, 1, 0, 7, 1, 1, 0x5dd}, {0.5, 0.8, 0, 0, 1, 1, 0x414},
+    {1, 0.8, 0, 0, 1, 1, 0x495}, {2, 0.8, 0, 0, 1, 1, 0x5d5},
+    {1, 0.05, 0, 0, 1, 1, 0x400}, {1, 0.05, 0, 0, 3, 1, 0x404},
+    {1, 0.05, 0, 0, 3, 2, 0x414}, {1, 1, 0, 1, 3, 2, 0x414},
+    {1, 1, 0.3, 0, 1, 1, 0x494}, {1, 1, 0.99, 0, 1, 1, 0x400},
+    {1, 1, 0.99, 0, 3, 1, 0x404}, {0.7, 0.9, 0.1, 6, 1, 1, 0x494},
+    {1.5, 0.95, 0.15, 8, 1, 1, 0x5dd}, {1.5, 0.5, 0.5, 8, 3, 2, 0x414}};
+  static const int32_t ends[2] = {1, 2};
+  size_t c;
+  for (c = 0; c < sizeof cases / sizeof *cases; c++) {
+    float x[12];
+    int32_t work[12];
+    unsigned kept = 0;
+    int64_t n, i, bits = 0;
+    tfp_gen_desc d;
+    memset(&d, 0, sizeof d);
+    memcpy(x, logits, sizeof x);
+    d.temperature = cases[c].temperature, d.top_p = cases[c].top_p, d.min_p = cases[c].min_p;
+    d.top_k = cases[c].top_k, d.beams = cases[c].beams, d.ends.at = ends, d.ends.n = cases[c].ends;
+    n = tfp_filter_logits(x, 12, &d, work);
+    for (i = 0; i < 12; i++) {
+      if (x[i] > -INFINITY) kept |= 1u << i, bits++;
+      CHECK(!(x[i] > -INFINITY) || fabs(x[i] - logits[i] / (float)cases[c].temperature) < 1e-6);
+    }
+    CHECK(kept == cases[c].kept && n == bits);
+    for (i = 0; i < n; i++) CHECK(kept >> work[i] & 1);
+  }
+}
+
+/* ---- beam search by hand: a model whose next token depends on the last one alone ----
+ * Words are unit vectors, blocks add nothing, and the final norm is set so that it gives the unit
+ * vector back: the logits behind token i are column i of the head, here log P(next | i). */
+
+enum { STUB = 8, END = 7 };
+static void set_all(tfp_model *m, const char *name, float value) {
+  tfp_param *p = tfp_params_find(m->params, name);
+  static float values[STUB * STUB * 4];
+  int64_t i, n = p ? tfp_numel(p->tensor) : 0;
+  CHECK(p && n <= STUB * STUB * 4);
+  for (i = 0; i < n; i++) values[i] = value;
+  if (p) tfp_write(m->ctx, p->tensor, values, n);
+}
+static tfp_model *stub(tfp_ctx *ctx) {
+  static const struct { int from, to; double p; } odds[] = {
+    {1, 2, .5}, {1, 3, .4}, {1, 7, .1},  {2, 4, .4}, {2, 5, .35}, {2, 7, .25}, {3, 7, .9},
+    {3, 4, .1}, {4, 7, .6}, {4, 6, .4},  {5, 7, .97}, {5, 6, .03}, {6, 7, .55}, {6, 6, .45}};
+  /* a unit vector of 8 numbers, normalised: 7 ^ 1/2 at its place, -7 ^ -1/2 elsewhere */
+  const double hot = sqrt(7.0), cold = -1 / sqrt(7.0);
+  float word[STUB * STUB], head[STUB * STUB];
+  tfp_config c;
+  tfp_model *m;
+  int i;
+  CHECK(tfp_config_preset("gpt2-tiny", &c));
+  c.vocab_size = c.hidden = STUB, c.heads = 2, c.head_dim = 4, c.ffn = 8, c.decoder_layers = 1;
+  c.max_positions = 16, c.bos = 1, c.eos = END, c.pad = 0, c.tied = 0, c.norm_eps = 1e-12;
+  m = tfp_model_create(ctx, &c, 0);
+  for (i = 0; i < STUB * STUB; i++) word[i] = i % (STUB + 1) == 0, head[i] = -30;
+  for (i = 0; i < (int)(sizeof odds / sizeof *odds); i++)
+    head[odds[i].to * STUB + odds[i].from] = (float)log(odds[i].p);
+  tfp_write(ctx, tfp_params_find(m->params, "word.w")->tensor, word, STUB * STUB);
+  tfp_write(ctx, tfp_params_find(m->params, "lm.w")->tensor, head, STUB * STUB);
+  set_all(m, "decoder.positions.w", 0);
+  set_all(m, "decoder.0.out.w", 0);
+  set_all(m, "decoder.0.out.b", 0);
+  set_all(m, "decoder.0.down.w", 0);
+  set_all(m, "decoder.0.down.b", 0);
+  set_all(m, "decoder.final_norm.w", (float)(1 / (hot - cold)));
+  set_all(m, "decoder.final_norm.b", (float)(-cold / (hot - cold)));
+  OK(ctx);
+  return m;
+}
+static int writes(tfp_model *m, int32_t first, const tfp_gen_desc *d, const char *want) {
+  char said[32];
+  int32_t out[16];
+  int64_t n = tfp_generate(m, &first, 1, d, out, 16), i;
+  for (i = 0; i < n; i++) said[i] = (char)('0' + out[i]);
+  said[n > 0 ? n : 0] = 0;
+  if (strcmp(said, want)) printf("wrote %s, not %s\n", said, want);
+  return !strcmp(said, want);
+}
+/* From 1: greedy takes 2 (.5), 4 (.4), end (.6): .12. Two beams keep 2 and 3; 3 ends with .36,
+ * 2-5 with .17, 2-4 with .12; 2-4-6 (.08) may go on through 6. Lengths are 2, 3, 3. */
+static void beams_by_hand(void) {
+  tfp_ctx *ctx = context();
+  tfp_model *m = stub(ctx);
+  tfp_gen_desc d;
+  const int32_t three = 3, five = 5, six = 6;
+  const int32_t words[2] = {2, 5};
+  tfp_ids bad;
+  memset(&d, 0, sizeof d);
+  d.max_new = 3;
+  CHECK(writes(m, 1, &d, "247"));
+  d.beams = 1;
+  CHECK(writes(m, 1, &d, "247"));
+  d.beams = 2;
+  CHECK(writes(m, 1, &d, "37")); /* ln .36 / 2 = -.51, ln .17 / 3 = -.59 */
+  d.length_penalty = TFP_LENGTH_PENALTY_OFF;
+  CHECK(writes(m, 1, &d, "37"));
+  d.length_penalty = -1;
+  CHECK(writes(m, 1, &d, "37"));
+  d.length_penalty = 2;
+  CHECK(writes(m, 1, &d, "257")); /* / 4 = -.255, / 9 = -.197 */
+  d.max_new = 6; /* running 2-4-6 at -2.53 / 9 = -.28 does not beat the second, 2-4-end, -.236 */
+  CHECK(writes(m, 1, &d, "257"));
+  d.early_stopping = TFP_STOP_NEVER; /* at length 6 it could: -2.53 / 36; 6-6-6-end: -4.72 / 36 */
+  CHECK(writes(m, 1, &d, "246667"));
+  d.early_stopping = TFP_STOP_WHEN_FULL;
+  CHECK(writes(m, 1, &d, "257"));
+  /* from 4: end .6, or 6 .4 and on; the first two that end are 7 and 6-7 */
+  d.max_new = 4;
+  CHECK(writes(m, 4, &d, "67"));
+  d.early_stopping = TFP_STOP_BY_SCORE;
+  CHECK(writes(m, 4, &d, "6667"));
+  d.min_new = 4, d.max_new = 5; /* four new tokens, then an end: score / 25 */
+  CHECK(writes(m, 4, &d, "66667"));
+  d.min_new = 0, d.max_new = 3, d.length_penalty = 0;
+  d.forced_bos.at = &five, d.forced_bos.n = 1; /* the text has one token: 5 comes, at no cost */
+  CHECK(writes(m, 1, &d, "57"));
+  d.forced_bos.n = 0, d.forced_eos.at = &six, d.forced_eos.n = 1;
+  d.suppress.at = &three, d.suppress.n = 1; /* the last token costs nothing: 2-4 was the best */
+  CHECK(writes(m, 1, &d, "246"));
+  d.forced_eos.n = d.suppress.n = 0, d.begin_suppress.at = &three, d.begin_suppress.n = 1;
+  CHECK(writes(m, 1, &d, "257"));
+  bad.at = words, bad.n = 2, d.bad_words = &bad, d.n_bad_words = 1;
+  CHECK(writes(m, 1, &d, "247"));
+  OK(ctx);
+  tfp_destroy(ctx);
+}
+/* Log-probabilities are what a penalty punishes in beam search, logits without it. */
+static void penalties_by_hand(void) {
+  tfp_ctx *ctx = context();
+  tfp_model *m = stub(ctx);
+  tfp_gen_desc d;
+  int32_t out[4];
+  const int32_t text[2] = {4, 1};
+  memset(&d, 0, sizeof d);
+  d.max_new = 4, d.end_id = -1;
+  CHECK(writes(m, 6, &d, "7000")); /* behind the end token all are equal: the first */
+  d.suppress.at = &text[0], d.suppress.n = 0;
+  d.no_repeat_ngram = 1, d.end_id = 0;
+  CHECK(writes(m, 6, &d, "7")); /* 6 was there */
+  d.no_repeat_ngram = 0, d.repetition_penalty = 0.5; /* ln .45 / 2 beats ln .55: both are below 0 */
+  CHECK(writes(m, 6, &d, "6666"));
+  d.repetition_penalty = 0, d.encoder_repetition_penalty = 2; /* turned round */
+  CHECK(writes(m, 6, &d, "6666"));
+  d.encoder_repetition_penalty = 0, d.encoder_no_repeat_ngram = 1;
+  CHECK(writes(m, 6, &d, "7"));
+  CHECK(tfp_generate(m, text, 2, &d, out, 4) == 3 && out[0] == 2 && out[1] == 5 && out[2] == 7);
+  OK(ctx);
+  tfp_destroy(ctx);
+}
+
+/* ---- beam search of random models against a slow one without a cache ---- */
+
+typedef struct beam { int32_t text[40]; double score; } beam;
+/* Two beams, no processors, everything from whole texts; out: new tokens. Returns how many. */
+static int64_t slow_beams(tfp_model *m, int64_t steps, int32_t *out) {
+  beam run[2], next[4], best;
+  float x[VOCAB];
+  int64_t n = begin(m, run[0].text), start = n, k, c, made = 0;
+  int32_t v;
+  double ended = -1e9;
+  memcpy(&run[1], &run[0], sizeof run[0]);
+  run[0].score = 0, run[1].score = -1e9, best.score = -1e9;
+  for (k = 0; k < steps; k++, n++) {
+    int filled = 0, b, kept = 0;
+    for (b = 0; b < 2; b++) {
+      double sum = 0;
+      last_logits(m, run[b].text, n, x);
+      for (v = 0; v < VOCAB; v++) sum += exp((double)x[v]);
+      for (v = 0; v < VOCAB; v++) {
+        const double s = run[b].score + (double)x[v] - log(sum);
+        for (c = filled; c > 0 && s > next[c - 1].score; c--)
+          if (c < 4) next[c] = next[c - 1];
+        if (c == 4) continue;
+        memcpy(&next[c], &run[b], sizeof next[c]);
+        next[c].score = s, next[c].text[n] = v;
+        if (filled < 4) filled++;
+      }
+    }
+    for (c = 0; c < 4; c++) {
+      const int hit = next[c].text[n] == m->config.eos || k + 1 == steps;
+      const double s = next[c].score / (double)(k + 1);
+      if (hit && c < 2 && s > ended) ended = s, best = next[c], made = k + 1;
+      if (!hit && kept < 2) run[kept++] = next[c];
+    }
+  }
+  memcpy(out, best.text + start, (size_t)made * sizeof *out);
+  return made;
+}
+static void beams_of_random_models(void) {
+  int w;
+  for (w = 0; w < 4; w++) {
+    tfp_ctx *ctx = context();
+    tfp_model *m = model_of(ctx, writers[w]);
+    tfp_gen_desc d;
+    int32_t out[20], slow[20];
+    int64_t n, k;
+    memset(&d, 0, sizeof d);
+    d.beams = 2, d.max_new = 9, d.early_stopping = TFP_STOP_NEVER;
+    n = tfp_generate(m, prompt, 6, &d, out, 20);
+    OK(ctx);
+    k = slow_beams(m, 9, slow);
+    CHECK(n == k && !memcmp(out, slow, (size_t)n * sizeof *out));
+    tfp_destroy(ctx);
+  }
+}
+
+/* ---- several prompts ---- */
+
+static void batches_as_single_texts(void) {
+  /* row 1 has three pads in front, row 2 one inside; 0 is the pad token and no end token */
+  static const int32_t ids[18] = {7, 9, 30, 31, 12, 2, 0, 0, 0, 44, 5, 17, 21, 8, 0, 33, 6, 50};
+  static const int64_t beams[2] = {1, 3};
+  int w, k, given;
+  for (w = 0; w < 4; w++)
+    for (k = 0; k < 2; k++)
+      for (given = 0; given < 2; given++) {
+        tfp_ctx *ctx = context();
+        tfp_model *m = model_of(ctx, writers[w]);
+        tfp_gen_desc d;
+        int32_t all[36], one[12], mask[18];
+        int64_t counts[3], n, most = 0, row, i;
+        memset(&d, 0, sizeof d);
+        d.max_new = 11, d.beams = beams[k], d.no_repeat_ngram = 2, d.repetition_penalty = 1.2;
+        tfp_generate(m, ids, 6, &d, one, 12);
+        d.end_id = one[4]; /* so that some row ends before the others */
+        for (i = 0; i < 18; i++) mask[i] = ids[i] != 0;
+        n = tfp_generate_batch(m, ids, given ? mask : NULL, 3, 6, &d, all, 12, counts);
+        OK(ctx);
+        for (row = 0; row < 3; row++) {
+          const int64_t made = tfp_generate_batch(m, ids + 6 * row, given ? mask + 6 * row : NULL,
+                                                  1, 6, &d, one, 12, NULL);
+          CHECK(made == counts[row] && !memcmp(all + 12 * row, one, (size_t)made * sizeof *one));
+          for (i = made; i < 12; i++) CHECK(all[12 * row + i] == (d.beams > 1 ? d.end_id : 0));
+          if (made > most) most = made;
+        }
+        CHECK(n == most);
+        tfp_destroy(ctx);
+      }
+}
+/* Hidden tokens in front of a decoder's prompt change nothing but what processors see. */
+static void padding_is_not_read(void) {
+  static const int32_t padded[10] = {0, 0, 0, 0, 7, 9, 30, 31, 12, 2};
+  int w;
+  for (w = 0; w < 2; w++) {
+    tfp_ctx *ctx = context();
+    tfp_model *m = model_of(ctx, writers[w]);
+    tfp_gen_desc d;
+    int32_t a[20], b[20], mask[10] = {0, 0, 0, 0, 1, 1, 1, 1, 1, 1};
+    memset(&d, 0, sizeof d);
+    d.end_id = -1, d.max_new = 20;
+    CHECK(tfp_generate(m, prompt, 6, &d, a, 20) == 20);
+    CHECK(tfp_generate(m, padded, 10, &d, b, 20) == 20 && !memcmp(a, b, sizeof a));
+    CHECK(tfp_generate_batch(m, padded, mask, 1, 10, &d, b, 20, NULL) == 20);
+    CHECK(!memcmp(a, b, sizeof a));
+    memset(mask, 0, sizeof mask);
+    CHECK(tfp_generate_batch(m, padded, mask, 1, 10, &d, b, 20, NULL) == -1);
+    FAILS(ctx, TFP_ERR_ARG, "hidden");
+    tfp_destroy(ctx);
+  }
+}
+
+/* ---- properties ---- */
+
+static void constraints_hold(void) {
+  static const int64_t beams[2] = {1, 4};
+  int w, k;
+  for (w = 0; w < 4; w++)
+    for (k = 0; k < 2; k++) {
+      tfp_ctx *ctx = context();
+      tfp_model *m = model_of(ctx, writers[w]);
+      tfp_gen_desc d;
+      int32_t text[64], out[30], end;
+      int64_t n = begin(m, text), made, i, j, size;
+      memset(&d, 0, sizeof d);
+      d.beams = beams[k], d.end_id = -1, d.max_new = 25;
+      CHECK(tfp_generate(m, prompt, 6, &d, out, 30) == 25);
+      end = out[2];
+      for (size = 1; size < 4; size++) { /* no n tokens in a row come twice */
+        d.no_repeat_ngram = size;
+        made = tfp_generate(m, prompt, 6, &d, out, 30);
+        CHECK(made == 25);
+        memcpy(text + n, out, (size_t)made * sizeof *out);
+        for (i = 0; i + size <= n + made; i++)
+          for (j = i + 1; j + size <= n + made; j++)
+            CHECK(j + size <= n || memcmp(text + i, text + j, (size_t)size * sizeof *text));
+      }
+      d.no_repeat_ngram = 0, d.ends.at = &end, d.ends.n = 1, d.min_new = 7, d.max_new = 12;
+      made = tfp_generate(m, prompt, 6, &d, out, 30);
+      CHECK(made >= 8 && made <= 12);
+      for (i = 0; i + 1 < made; i++) CHECK(out[i] != end);
+      d.min_new = 0, d.min_length = n + 9;
+      made = tfp_generate(m, prompt, 6, &d, out, 30);
+      CHECK(made >= 10 && made <= 12);
+      d.max_new = 0, d.max_length = n + 11, d.forced_eos.at = &end, d.forced_eos.n = 1;
+      made = tfp_generate(m, prompt, 6, &d, out, 30);
+      CHECK(made >= 10 && made <= 11 && out[made - 1] == end);
+      OK(ctx);
+      d.max_length = n;
+      CHECK(tfp_generate(m, prompt, 6, &d, out, 30) == -1);
+      FAILS(ctx, TFP_ERR_ARG, "max_length");
+      tfp_destroy(ctx);
+    }
+}
+static void several_ends(void) {
+  tfp_ctx *ctx = context();
+  tfp_model *m = model_of(ctx, "t5-tiny");
+  tfp_gen_desc d;
+  int32_t all[20], out[20], ends[3] = {-1, -1, 60};
+  int64_t made;
+  memset(&d, 0, sizeof d);
+  d.end_id = -1, d.temperature = 1, d.max_new = 20, d.seed = 3;
+  CHECK(tfp_generate(m, prompt, 6, &d, all, 20) == 20);
+  ends[0] = all[9], ends[1] = all[5], d.ends.at = ends, d.ends.n = 3;
+  made = tfp_generate(m, prompt, 6, &d, out, 20);
+  CHECK(made >= 1 && made <= 6 && !memcmp(all, out, (size_t)made * sizeof *out));
+  CHECK(made > 0 && (out[made - 1] == ends[0] || out[made - 1] == ends[1]));
+  OK(ctx);
+  tfp_destroy(ctx);
+}
+/* Drawn beams: a function of the seed; with one likely token after another, that text. */
+static void drawn_beams(void) {
+  tfp_ctx *ctx = context();
+  tfp_model *m = model_of(ctx, "bloom-tiny");
+  tfp_gen_desc d;
+  int32_t a[12], b[12];
+  int64_t n, k;
+  memset(&d, 0, sizeof d);
+  d.beams = 3, d.temperature = 1, d.max_new = 12, d.seed = 1, d.top_k = 20, d.top_p = 0.9;
+  n = tfp_generate(m, prompt, 6, &d, a, 12);
+  k = tfp_generate(m, prompt, 6, &d, b, 12);
+  CHECK(n > 0 && n == k && !memcmp(a, b, (size_t)n * sizeof *a));
+  for (d.seed = 2; d.seed < 40; d.seed++) {
+    k = tfp_generate(m, prompt, 6, &d, b, 12);
+    if (n != k || memcmp(a, b, (size_t)n * sizeof *a)) break;
+  }
+  CHECK(d.seed < 40);
+  OK(ctx);
+  m = stub(ctx);
+  memset(&d, 0, sizeof d);
+  d.beams = 2, d.temperature = 0.01, d.max_new = 5;
+  CHECK(writes(m, 3, &d, "7"));
+  OK(ctx);
+  tfp_destroy(ctx);
+}
+static void beams_speak_at_the_end(void) {
+  tfp_ctx *ctx = context();
+  tfp_model *m = model_of(ctx, "gpt2-tiny");
+  tfp_gen_desc d;
+  listener l;
+  int32_t out[20];
+  memset(&d, 0, sizeof d);
+  memset(&l, 0, sizeof l);
+  d.beams = 3, d.end_id = -1, d.on_token = listen, d.user = &l;
+  CHECK(tfp_generate(m, prompt, 6, &d, out, 20) == 20 && l.calls == 20);
+  CHECK(!memcmp(l.heard, out, sizeof out));
+  memset(&l, 0, sizeof l);
+  l.stop_after = 4;
+  CHECK(tfp_generate(m, prompt, 6, &d, out, 20) == 4 && l.calls == 4);
+  OK(ctx);
+  tfp_destroy(ctx);
+}
+
+/* ---- the cache ---- */
+
+/* Rows read different texts, change places in several ways at once, and read on. */
+static void cache_rows_change_places(void) {
+  static const int64_t parents[3][6] = {
+    {1, 2, 0, 3, 3, 4}, {5, 5, 5, 5, 5, 5}, {1, 0, 3, 2, 2, 5}}; /* circles, chains, copies */
+  int w, k;
+  for (w = 0; w < 2; w++)
+    for (k = 0; k < 3; k++) {
+      tfp_ctx *ctx = context();
+      tfp_model *m = model_of(ctx, writers[w]);
+      tfp_cache *cache = tfp_cache_create(m, 6, 8, 0);
+      int32_t ids[24], mask[24], text[5], next[6] = {4, 8, 15, 16, 23, 42};
+      static float got[6 * VOCAB], want[VOCAB];
+      tfp_batch b;
+      tfp_output o;
+      int i;
+      memset(&b, 0, sizeof b);
+      for (i = 0; i < 24; i++) ids[i] = (i * 7 + i / 4) % VOCAB, mask[i] = 1;
+      b.B = 6, b.T = 4, b.ids = ids, b.mask = mask;
+      tfp_forward(m, &b, TFP_LAST_LOGITS, cache, &o);
+      tfp_cache_reorder(cache, parents[k]);
+      b.T = 1, b.ids = next, b.mask = NULL;
+      tfp_forward(m, &b, TFP_LAST_LOGITS, cache, &o);
+      OK(ctx);
+      tfp_read(ctx, o.logits, got, 6 * VOCAB);
+      for (i = 0; i < 6; i++) {
+        double far = 0;
+        int v;
+        memcpy(text, ids + 4 * parents[k][i], 4 * sizeof *text);
+        text[4] = next[i];
+        last_logits(m, text, 5, want);
+        for (v = 0; v < VOCAB; v++) far = fmax(far, fabs(want[v] - got[i * VOCAB + v]));
+        CHECK(far < 1e-4);
+      }
+      tfp_destroy(ctx);
+    }
+}
+static void cache_refuses(void) {
+  static const int64_t none[4] = {0, 1, 2, 4}, other[4] = {0, 1, 1, 3};
+  tfp_ctx *ctx = context();
+  tfp_model *m = model_of(ctx, "t5-tiny");
+  tfp_cache *cache = tfp_cache_create(m, 4, 8, 6);
+  tfp_cache_reorder(cache, none);
+  FAILS(ctx, TFP_ERR_ARG, "as row 4");
+  tfp_cache_narrow(cache, 5);
+  FAILS(ctx, TFP_ERR_ARG, "5 rows of 4");
+  tfp_cache_narrow(cache, 2);
+  tfp_cache_repeat(cache, 3);
+  FAILS(ctx, TFP_ERR_ARG, "2 rows 3 times");
+  CHECK(tfp_cache_repeat(cache, 2) == TFP_OK);
+  tfp_cache_reorder(cache, other); /* row 2 reads the other input */
+  FAILS(ctx, TFP_ERR_ARG, "row 2");
+  tfp_destroy(ctx);
+}
+
+/* ---- generation_config.json ---- */
+
+static void write_text(tfp_ctx *ctx, const char *path, const char *text) {
+  tfp_write_file(ctx, path, text, (int64_t)strlen(text));
+  OK(ctx);
+}
+static void generation_config_is_read(void) {
+  static const char full[] =
+      "{\"eos_token_id\": [5, 9], \"pad_token_id\": 0, \"bos_token_id\": 3, \"num_beams\": 4,\n"
+      " \"length_penalty\": 0.0, \"early_stopping\": \"never\", \"max_length\": 142,\n"
+      " \"min_length\": 56, \"no_repeat_ngram_size\": 3, \"forced_bos_token_id\": 0,\n"
+      " \"forced_eos_token_id\": 2, \"do_sample\": true, \"temperature\": 0.7, \"top_p\": 0.9,\n"
+      " \"bad_words_ids\": [[4], [5, 6]], \"suppress_tokens\": [], \"top_k\": null,\n"
+      " \"use_cache\": true, \"transformers_version\": \"5.23.0\", \"typical_p\": 1.0}";
+  const char *dir = test_dir();
+  char gen[300], conf[300];
+  tfp_ctx *ctx = context();
+  tfp_config c;
+  tfp_gen_desc d;
+  snprintf(gen, sizeof gen, "%s/generation_config.json", dir);
+  snprintf(conf, sizeof conf, "%s/config.json", dir);
+  CHECK(tfp_config_preset("bart-tiny", &c));
+  write_text(ctx, gen, full);
+  write_text(ctx, conf, "{\"num_beams\": 7, \"eos_token_id\": 8, \"decoder_start_token_id\": 8}");
+  tfp_gen_load(ctx, dir, &c, &d);
+  OK(ctx);
+  CHECK(d.ends.n == 2 && d.ends.at[0] == 5 && d.ends.at[1] == 9 && d.pad.at[0] == 0);
+  CHECK(d.beams == 4 && d.length_penalty == TFP_LENGTH_PENALTY_OFF && d.max_length == 142);
+  CHECK(d.early_stopping == TFP_STOP_NEVER && d.min_length == 56 && d.no_repeat_ngram == 3);
+  CHECK(d.forced_bos.n == 1 && d.forced_bos.at[0] == 0 && d.forced_eos.at[0] == 2);
+  CHECK(!d.greedy && d.temperature == 0.7 && d.top_p == 0.9 && d.top_k == 50);
+  CHECK(d.n_bad_words == 2 && d.bad_words[1].n == 2 && d.bad_words[1].at[1] == 6);
+  CHECK(!d.suppress.n && d.decoder_start.at[0] == 3); /* the token that begins a text */
+  tfp_gen_save(ctx, dir, &c, &d);
+  tfp_gen_free(ctx, &d);
+  CHECK(!d.lists && !d.beams);
+  tfp_gen_load(ctx, dir, &c, &d); /* what was saved says the same */
+  OK(ctx);
+  CHECK(d.ends.n == 2 && d.ends.at[1] == 9 && d.length_penalty == TFP_LENGTH_PENALTY_OFF);
+  CHECK(d.early_stopping == TFP_STOP_NEVER && !d.greedy && d.temperature == 0.7 && d.top_k == 50);
+  CHECK(d.n_bad_words == 2 && d.forced_bos.n == 1 && d.decoder_start.at[0] == 3);
+  tfp_gen_free(ctx, &d);
+  remove(gen); /* then config.json has the say */
+  tfp_gen_load(ctx, dir, &c, &d);
+  OK(ctx);
+  CHECK(d.beams == 7 && d.greedy && d.ends.n == 1 && d.ends.at[0] == 8 && d.pad.at[0] == -1);
+  CHECK(d.decoder_start.at[0] == 8);
+  tfp_gen_save(ctx, dir, &c, NULL); /* the configuration's ids and nothing else */
+  tfp_gen_free(ctx, &d);
+  tfp_gen_load(ctx, dir, &c, &d);
+  OK(ctx);
+  CHECK(d.ends.at[0] == c.eos && d.pad.at[0] == c.pad && d.decoder_start.at[0] == c.decoder_start);
+  CHECK(!d.beams && d.greedy && !d.max_length);
+  tfp_destroy(ctx);
+}
+static void generation_config_is_refused(void) {
+  static const struct { const char *text; tfp_status status; const char *words; } cases[] = {
+    {"{\"num_beams\": 2.5}", TFP_ERR_FORMAT, "num_beams"},
+    {"{\"num_beams\": -2}", TFP_ERR_FORMAT, "num_beams"},
+    {"{\"max_length\": 1e300}", TFP_ERR_FORMAT, "max_length"},
+    {"{\"eos_token_id\": [1, \"x\"]}", TFP_ERR_FORMAT, "eos_token_id"},
+    {"{\"eos_token_id\": 4294967296}", TFP_ERR_FORMAT, "eos_token_id"},
+    {"{\"bad_words_ids\": [1, 2]}", TFP_ERR_FORMAT, "bad_words_ids"},
+    {"{\"early_stopping\": \"soon\"}", TFP_ERR_FORMAT, "early_stopping"},
+    {"{\"do_sample\": 1}", TFP_ERR_FORMAT, "do_sample"},
+    {"{\"top_p\": 1.5}", TFP_ERR_FORMAT, "top_p"},
+    {"[1]", TFP_ERR_FORMAT, "not an object"},
+    {"{", TFP_ERR_FORMAT, "generation_config.json"},
+    {"{\"num_beam_groups\": 2}", TFP_ERR_UNSUPPORTED, "num_beam_groups"},
+    {"{\"sequence_bias\": [[[1], 2.0]]}", TFP_ERR_UNSUPPORTED, "sequence_bias"},
+    {"{\"do_sample\": true, \"typical_p\": 0.9}", TFP_ERR_UNSUPPORTED, "typical_p"},
+    {"{\"typical_p\": 0.9, \"guidance_scale\": 1, \"constraints\": null}", TFP_OK, ""}};
+  const char *dir = test_dir();
+  char gen[300];
+  tfp_ctx *ctx = context();
+  tfp_config c;
+  size_t i;
+  snprintf(gen, sizeof gen, "%s/generation_config.json", dir);
+  CHECK(tfp_config_preset("gpt2-tiny", &c));
+  for (i = 0; i < sizeof cases / sizeof *cases; i++) {
+    tfp_gen_desc d;
+    write_text(ctx, gen, cases[i].text);
+    CHECK(tfp_gen_load(ctx, dir, &c, &d) == cases[i].status);
+    if (cases[i].status) {
+      CHECK(!d.lists);
+      FAILS(ctx, cases[i].status, cases[i].words);
+    }
+  }
+  tfp_destroy(ctx);
+}
+
+/* ---- the reference's own texts ---- */
+
+static int64_t read_ints(const tfp_json *list, int32_t *out, int64_t max) {
+  const tfp_json *v;
+  int64_t n = 0;
+  for (v = list ? list->child : NULL; v && n < max; v = v->next) out[n++] = (int32_t)v->integer;
+  return n;
+}
+static void texts_of_the_reference(void) {
+  static const char *const models[6] = {"gpt2-lm", "bloom-lm", "bloom-lm-6heads",
+                                        "t5-relu", "t5-gated", "bart-lm"};
+  int k;
+  for (k = 0; k < 6; k++) {
+    tfp_ctx *ctx = context();
+    char name[64], dir[600];
+    const char *path;
+    tfp_json *root;
+    const tfp_json *e;
+    tfp_model *m;
+    tfp_gen_desc d;
+    snprintf(name, sizeof name, "golden/%s/expected.json", models[k]);
+    path = test_shared(name);
+    if (path) {
+      snprintf(dir, sizeof dir, "%.*s", (int)(strlen(path) - strlen("/expected.json")), path);
+      root = tfp_json_parse_file(ctx, path);
+      m = tfp_model_load(ctx, dir, 0);
+      OK(ctx);
+      e = tfp_json_get(root, "generations");
+      CHECK(e && e->count);
+      for (e = e ? e->child : NULL; e && m; e = e->next) {
+        int32_t ids[64], want[64], out[64];
+        const int64_t n = read_ints(tfp_json_get(e, "input_ids"), ids, 64);
+        int64_t all = read_ints(tfp_json_get(e, "ids"), want, 64), made, lead;
+        lead = m->config.arch == TFP_SEQ2SEQ ? 1 : n;
+        tfp_gen_load(ctx, dir, &m->config, &d);
+        d.max_new = tfp_json_get_int(e, "max_new_tokens", 0);
+        d.min_new = tfp_json_get_int(e, "min_new_tokens", 0);
+        d.beams = tfp_json_get_int(e, "num_beams", 0);
+        d.no_repeat_ngram = tfp_json_get_int(e, "no_repeat_ngram_size", 0);
+        d.length_penalty = tfp_json_get_number(e, "length_penalty", 0);
+        d.repetition_penalty = tfp_json_get_number(e, "repetition_penalty", 0);
+        if (tfp_json_get_bool(e, "early_stopping", 0)) d.early_stopping = TFP_STOP_WHEN_FULL;
+        made = tfp_generate(m, ids, n, &d, out, 64);
+        OK(ctx);
+        CHECK(made == all - lead && !memcmp(out, want + lead, (size_t)made * sizeof *out));
+        tfp_gen_free(ctx, &d);
+      }
+      tfp_json_free(root);
+    }
+    tfp_destroy(ctx);
+  }
 }
 
 /* ---- masks ---- */
@@ -317,5 +892,20 @@ void test_generate(void) {
   RUN(generate_refuses);
   RUN(sampling_sets);
   RUN(sampled_text_follows_the_logits);
+  RUN(filters_as_the_reference);
+  RUN(beams_by_hand);
+  RUN(penalties_by_hand);
+  RUN(beams_of_random_models);
+  RUN(batches_as_single_texts);
+  RUN(padding_is_not_read);
+  RUN(constraints_hold);
+  RUN(several_ends);
+  RUN(drawn_beams);
+  RUN(beams_speak_at_the_end);
+  RUN(cache_rows_change_places);
+  RUN(cache_refuses);
+  RUN(generation_config_is_read);
+  RUN(generation_config_is_refused);
+  RUN(texts_of_the_reference);
   RUN(fill_sorts_probabilities);
 }
