@@ -234,6 +234,10 @@ typedef struct tfp_io {
                  const char *to); /* atomic, and the directory synced */
   int (*remove)(void *user, const char *path);
   int (*mkdir)(void *user, const char *path); /* 0 also where the directory exists */
+  /* May be NULL: all bytes of an open file as read-only memory, and its end. Closing the file
+   * leaves it. */
+  int (*map)(void *user, void *file, int64_t bytes, const void **at);
+  int (*unmap)(void *user, const void *at, int64_t bytes);
 } tfp_io;
 
 /* What a context is made from. All zero is a good description. */
@@ -829,8 +833,9 @@ TFP_API int64_t tfp_safetensors_next(const tfp_safetensors_writer *writer);
  * Args     entry: must be what tfp_safetensors_next says
  * Returns  TFP_OK or the error
  * Errors   TFP_ERR_STATE for another entry; TFP_ERR_ARG for more elements than are left, or numbers
- *          that an integer type does not hold; TFP_ERR_UNSUPPORTED for types other than F32, F16,
- *          BF16 (to nearest, ties to even), F64, I64, I32, U8; TFP_ERR_IO
+ *          that an integer type does not hold (BOOL holds 0 and 1); TFP_ERR_UNSUPPORTED for types
+ *          other than F32, F16, BF16 (to nearest, ties to even), F64, I64, I32, I8, U8, BOOL;
+ *          TFP_ERR_IO
  */
 TFP_API tfp_status tfp_safetensors_write(tfp_safetensors_writer *writer, int64_t entry,
                                          const float *values, int64_t count);
@@ -1438,6 +1443,7 @@ struct tfp_param {
   const char *name;
   tfp_tensor *tensor;
   int64_t offset;     /* of its first element in the flat arrays */
+  const void *mapped; /* not NULL: its numbers lie in a file, read-only, not in the flat array */
   tfp_init init;
   double std;         /* of TFP_INIT_NORMAL, or the value of TFP_INIT_ONE */
   int64_t zero_row;   /* this row starts as zeros (padding_idx); -1 for none */
@@ -2774,6 +2780,18 @@ TFP_API tfp_status tfp_gradients_save(tfp_model *model, const char *path);
  */
 TFP_API tfp_model *tfp_model_load(tfp_ctx *ctx, const char *dir, int trainable);
 
+/* tfp_model_map -- the same for running alone, with the file mapped into memory.
+ *
+ * Parameters that lie in the file as they do here (float32, not transposed, not one of three parts)
+ * stay there and are read when they are needed: embeddings, the feed-forward, output projections;
+ * of GPT-2 the embeddings alone. The rest is copied. The file may not change while the model lives.
+ *
+ * Returns  a model owned by the context, whose parameters are read-only; NULL on error
+ * Errors   as tfp_model_load; TFP_ERR_UNSUPPORTED where tfp_io cannot map, on machines that are not
+ *          little-endian, and in double
+ */
+TFP_API tfp_model *tfp_model_map(tfp_ctx *ctx, const char *dir);
+
 /* tfp_load_weights -- read the weights of a directory into a model that exists.
  *
  * Args     strict: 0 lets tensors be missing (a new head), 1 makes that an error
@@ -2879,6 +2897,8 @@ struct tfpi_arena {
   tfpi_chunk *first, *now;
   size_t used; /* bytes handed out */
   size_t top;  /* lasting: where its highest piece in the stack ends */
+  void (*on_close)(void *user); /* what else ends with it; user may lie in it */
+  void *on_close_user;
   int idle;    /* returned, and free to be borrowed */
   int is_step;
   tfpi_arena *next; /* every arena hangs in its context, so that tfp_destroy frees it */
@@ -3146,6 +3166,7 @@ static void tfpi_arena_close(tfpi_arena *a) {
   tfp_ctx *ctx = a->ctx;
   tfpi_arena **at;
   if (!ctx) return;
+  if (a->on_close) a->on_close(a->on_close_user);
   while (a->first) {
     tfpi_chunk *c = a->first;
     a->first = c->next;
@@ -3478,6 +3499,9 @@ TFP_API uint64_t tfp_stream(uint64_t step, unsigned layer, unsigned site) {
 #include <stdio.h> /* rename */
 #include <sys/stat.h>
 #include <sys/types.h>
+#if !defined(_WIN32)
+#include <sys/mman.h>
+#endif
 #if defined(_WIN32)
 #include <io.h>
 #include <wchar.h>
@@ -3636,6 +3660,18 @@ static int tfpi_os_mkdir(void *user, const char *path) {
   kind = GetFileAttributesW(wide);
   return kind != INVALID_FILE_ATTRIBUTES && (kind & FILE_ATTRIBUTE_DIRECTORY) ? 0 : e;
 }
+static int tfpi_os_map(void *user, void *file, int64_t bytes, const void **at) {
+  HANDLE map = CreateFileMappingW((HANDLE)_get_osfhandle(tfpi_os_fd(file)), NULL, PAGE_READONLY, 0,
+                                  0, NULL);
+  (void)user, (void)bytes;
+  *at = map ? MapViewOfFile(map, FILE_MAP_READ, 0, 0, 0) : NULL;
+  if (map) CloseHandle(map);
+  return *at ? 0 : ENOMEM;
+}
+static int tfpi_os_unmap(void *user, const void *at, int64_t bytes) {
+  (void)user, (void)bytes;
+  return UnmapViewOfFile(at) ? 0 : EINVAL;
+}
 
 #elif defined(TFPI_HAS_FILES)
 #if !defined(O_CLOEXEC)
@@ -3737,6 +3773,16 @@ static int tfpi_os_mkdir(void *user, const char *path) {
   e = tfpi_os_errno();
   return stat(path, &st) == 0 && S_ISDIR(st.st_mode) ? 0 : e;
 }
+static int tfpi_os_map(void *user, void *file, int64_t bytes, const void **at) {
+  void *p = mmap(NULL, (size_t)bytes, PROT_READ, MAP_SHARED, tfpi_os_fd(file), 0);
+  (void)user;
+  *at = p == MAP_FAILED ? NULL : p;
+  return p == MAP_FAILED ? tfpi_os_errno() : 0;
+}
+static int tfpi_os_unmap(void *user, const void *at, int64_t bytes) {
+  (void)user;
+  return munmap((void *)(uintptr_t)at, (size_t)bytes) ? tfpi_os_errno() : 0;
+}
 #endif
 
 static void tfpi_io_default(tfp_io *io) {
@@ -3751,6 +3797,8 @@ static void tfpi_io_default(tfp_io *io) {
   io->replace = tfpi_os_replace;
   io->remove = tfpi_os_remove;
   io->mkdir = tfpi_os_mkdir;
+  io->map = tfpi_os_map;
+  io->unmap = tfpi_os_unmap;
 #endif
 }
 
@@ -5122,27 +5170,35 @@ static int tfpi_st_to_float(tfp_st_dtype dtype, const unsigned char *in, int64_t
  * one; -1 for types that are not written. */
 static int64_t tfpi_st_from_float(tfp_st_dtype dtype, const float *in, int64_t n,
                                   unsigned char *out) {
-  const float least = dtype == TFP_ST_I32 ? -2147483648.0f : -9223372036854775808.0f;
-  const float low = dtype == TFP_ST_U8 ? 0.0f : least;
-  const float over = dtype == TFP_ST_U8 ? 256.0f : -low; /* the first one too large */
+  float low = 0, over = 2; /* of integers: the least, and the first one too large */
   int64_t i, whole;
+  switch ((int)dtype) {
+    case TFP_ST_F32:
+      for (i = 0; i < n; i++) tfpi_put32(out + 4 * i, tfpi_float_bits(in[i]));
+      return n;
+    case TFP_ST_F16:
+      for (i = 0; i < n; i++) tfpi_put16(out + 2 * i, tfpi_float_to_half(in[i]));
+      return n;
+    case TFP_ST_BF16:
+      for (i = 0; i < n; i++) tfpi_put16(out + 2 * i, tfpi_float_to_bf16(in[i]));
+      return n;
+    case TFP_ST_F64:
+      for (i = 0; i < n; i++) tfpi_put64(out + 8 * i, tfpi_double_bits((double)in[i]));
+      return n;
+    case TFP_ST_I64: over = 9223372036854775808.0f, low = -over; break;
+    case TFP_ST_I32: over = 2147483648.0f, low = -over; break;
+    case TFP_ST_I8: over = 128, low = -over; break;
+    case TFP_ST_U8: over = 256; break;
+    case TFP_ST_BOOL: break;
+    default: return -1;
+  }
   for (i = 0; i < n; i++) {
-    switch ((int)dtype) {
-      case TFP_ST_F32: tfpi_put32(out + 4 * i, tfpi_float_bits(in[i])); continue;
-      case TFP_ST_F16: tfpi_put16(out + 2 * i, tfpi_float_to_half(in[i])); continue;
-      case TFP_ST_BF16: tfpi_put16(out + 2 * i, tfpi_float_to_bf16(in[i])); continue;
-      case TFP_ST_F64: tfpi_put64(out + 8 * i, tfpi_double_bits((double)in[i])); continue;
-      case TFP_ST_I64:
-      case TFP_ST_I32:
-      case TFP_ST_U8: break;
-      default: return -1;
-    }
     if (!(in[i] >= low && in[i] < over)) return i;
     whole = (int64_t)in[i];
     if ((float)whole != in[i]) return i;
-    if (dtype == TFP_ST_U8) out[i] = (unsigned char)whole;
+    if (dtype == TFP_ST_I64) tfpi_put64(out + 8 * i, (uint64_t)whole);
     else if (dtype == TFP_ST_I32) tfpi_put32(out + 4 * i, (uint32_t)whole);
-    else tfpi_put64(out + 8 * i, (uint64_t)whole);
+    else out[i] = (unsigned char)whole;
   }
   return n;
 }
@@ -5348,17 +5404,22 @@ TFP_API int64_t tfp_safetensors_count(const tfp_safetensors *st) { return st ? s
 TFP_API const tfp_safetensors_entry *tfp_safetensors_at(const tfp_safetensors *st, int64_t i) {
   return st && i >= 0 && i < st->n ? st->by_place[i] : NULL;
 }
-TFP_API const tfp_safetensors_entry *tfp_safetensors_find(const tfp_safetensors *st,
-                                                          const char *name) {
+/* The place of a name in the order of names; -1 if there is none. */
+static int64_t tfpi_st_index(const tfp_safetensors *st, const char *name) {
   int64_t low = 0, high = st ? st->n : 0;
   while (low < high) {
-    const int64_t middle = low + (high - low) / 2;
-    const int c = strcmp(name, st->by_name[middle]->name);
-    if (c == 0) return st->by_name[middle];
-    if (c < 0) high = middle;
-    else low = middle + 1;
+    const int64_t mid = low + (high - low) / 2;
+    const int order = strcmp(name, st->by_name[mid]->name);
+    if (order == 0) return mid;
+    if (order < 0) high = mid;
+    else low = mid + 1;
   }
-  return NULL;
+  return -1;
+}
+TFP_API const tfp_safetensors_entry *tfp_safetensors_find(const tfp_safetensors *st,
+                                                          const char *name) {
+  const int64_t i = tfpi_st_index(st, name);
+  return i < 0 ? NULL : st->by_name[i];
 }
 TFP_API const char *tfp_safetensors_metadata(const tfp_safetensors *st, const char *key) {
   int64_t i;
@@ -12849,6 +12910,7 @@ TFP_API tfp_status tfp_params_finish(tfp_params *set, int trainable) {
       if ((p->decay != 0) != pass) continue;
       p->offset = set->flat;
       set->numel += tfp_numel(p->tensor);
+      if (p->mapped) continue;
       set->flat += tfpi_ceil_div(tfp_numel(p->tensor), TFPI_PARAM_ALIGN) * TFPI_PARAM_ALIGN;
     }
     if (pass) set->decayed = set->flat;
@@ -12865,6 +12927,10 @@ TFP_API tfp_status tfp_params_finish(tfp_params *set, int trainable) {
     tfp_tensor *t = p->tensor;
     tfpi_init_job job;
     t->data = data ? set->data + p->offset : NULL;
+    if (p->mapped) {
+      t->data = (void *)(uintptr_t)p->mapped;
+      continue;
+    }
     if (trainable) {
       t->needs_grad = !p->frozen;
       t->grad = tfpi_tensor_header(set->arena, TFP_REAL, t->ndim, t->shape, p->name);
@@ -16710,7 +16776,8 @@ static void tfpi_fix_queries(tfp_model *m) {
     }
 }
 
-TFP_API tfp_model *tfp_model_create(tfp_ctx *ctx, const tfp_config *config, int trainable) {
+/* A model whose parameters are declared; they have no memory before tfpi_model_finish. */
+static tfp_model *tfpi_model_build(tfp_ctx *ctx, const tfp_config *config, int trainable) {
   tfpi_builder b;
   tfp_param *word;
   tfp_config checked;
@@ -16741,12 +16808,18 @@ TFP_API tfp_model *tfp_model_create(tfp_ctx *ctx, const tfp_config *config, int 
   if (checked.decoder_layers)
     tfpi_build_stack(&b, "decoder", checked.decoder_layers, checked.arch == TFP_SEQ2SEQ);
   tfpi_build_head(&b);
-  if (tfp_params_finish(b.model->params, trainable)) {
-    tfp_params_free(b.model->params);
+  return b.model;
+}
+static tfp_model *tfpi_model_finish(tfp_model *m, int trainable) {
+  if (!m || tfp_params_finish(m->params, trainable)) {
+    tfp_model_free(m);
     return NULL;
   }
-  tfpi_fix_queries(b.model);
-  return b.model;
+  tfpi_fix_queries(m);
+  return m;
+}
+TFP_API tfp_model *tfp_model_create(tfp_ctx *ctx, const tfp_config *config, int trainable) {
+  return tfpi_model_finish(tfpi_model_build(ctx, config, trainable), trainable);
 }
 TFP_API void tfp_model_free(tfp_model *model) {
   if (model) tfp_params_free(model->params);
@@ -19795,7 +19868,8 @@ static int tfpi_matches(const char *name, const char *pattern, int64_t *layer) {
 /* A tensor of a file: its name, and the part of the parameter that it is. */
 typedef struct tfpi_hub_tensor {
   char name[160], bare[160];
-  const tfp_param *param;
+  tfp_param *param;
+  tfpi_part part;
   tfp_tensor view;
   int optional; /* files without it mean zeros, or what is never read */
 } tfpi_hub_tensor;
@@ -19858,7 +19932,8 @@ static int tfpi_hub_next(const tfp_model *m, const tfp_param **p, int *row, int 
       tfpi_bare_name(c, r, (*p)->name, layer, out->bare, sizeof out->bare);
       tfpi_format(out->name, sizeof out->name, "%s%s", r->base ? tfpi_prefix(c) : "", out->bare);
       if (!strcmp(out->bare, "final_logits_bias")) used.part = TFPI_ONE_ROW;
-      out->param = *p;
+      out->param = (tfp_param *)(uintptr_t)*p; /* whoever maps a file points it there */
+      out->part = used.part;
       memcpy(&out->view, of_grad ? (*p)->tensor->grad : (*p)->tensor, sizeof out->view);
       tfpi_hub_view(&out->view, c, &used);
       out->optional = (*p)->frozen || (used.part == TFPI_WHOLE && !strcmp((*p)->name, "lm.b"));
@@ -20074,7 +20149,7 @@ typedef struct tfpi_weights {
   int64_t n;
   tfp_safetensors **file;
   const char **name;       /* of the files, without the directory */
-  unsigned char **used;    /* a mark for each tensor of each file */
+  unsigned char **used;    /* a mark for each tensor of each file, in the order of their names */
 } tfpi_weights;
 /* A tensor and the file that it is in; entry NULL: there is none. */
 typedef struct tfpi_found {
@@ -20157,10 +20232,11 @@ static tfpi_found tfpi_weights_find(const tfpi_weights *w, const char *name) {
   tfpi_found f;
   int64_t i;
   memset(&f, 0, sizeof f);
-  for (i = 0; i < w->n && !f.entry; i++) {
-    f.st = w->file[i];
-    f.entry = tfp_safetensors_find(f.st, name);
-    if (f.entry && w->used[i]) f.used = &w->used[i][f.entry - tfp_safetensors_at(f.st, 0)];
+  for (i = 0; i < w->n; i++) {
+    const int64_t k = tfpi_st_index(w->file[i], name);
+    if (k < 0) continue;
+    f.st = w->file[i], f.entry = f.st->by_name[k], f.used = w->used[i] ? &w->used[i][k] : NULL;
+    break;
   }
   return f;
 }
@@ -20309,7 +20385,7 @@ static int64_t tfpi_load_from(tfp_model *m, tfpi_weights *w, int strict) {
     }
     if (f.used) *f.used = 1;
     if (tfpi_check_shape(w, f.entry, &t)) return -1;
-    if (!t.view.data) continue;
+    if (!t.view.data || t.param->mapped) continue;
     if (tfpi_read_view(f, &t.view)) return -1;
     read++;
   }
@@ -20320,7 +20396,7 @@ static int64_t tfpi_load_from(tfp_model *m, tfpi_weights *w, int strict) {
   }
   for (i = 0; i < w->n; i++)
     for (k = 0; k < tfp_safetensors_count(w->file[i]) && w->used[i]; k++) {
-      const tfp_safetensors_entry *e = tfp_safetensors_at(w->file[i], k);
+      const tfp_safetensors_entry *e = w->file[i]->by_name[k];
       if (!w->used[i][k] && !tfpi_is_ignorable(e->name, &m->config))
         tfpi_name_list_add(&unexpected, e->name);
     }
@@ -20430,16 +20506,72 @@ static void tfpi_keep_labels(tfp_model *m, const char *dir) {
   }
   tfp_json_free(root);
 }
-TFP_API tfp_model *tfp_model_load(tfp_ctx *ctx, const char *dir, int trainable) {
+/* Mapped files of a model; they end with its arena. */
+typedef struct tfpi_mapped {
+  tfp_ctx *ctx;
+  int64_t n;
+  const void **at;
+  int64_t *bytes;
+} tfpi_mapped;
+static void tfpi_unmap(void *user) {
+  tfpi_mapped *m = (tfpi_mapped *)user;
+  const tfp_io *io = &m->ctx->desc.io;
+  while (m->n > 0) {
+    m->n--;
+    io->unmap(io->user, m->at[m->n], m->bytes[m->n]);
+  }
+}
+/* Maps the files of w and lets parameters that lie in them as they are wanted point there. */
+static tfp_status tfpi_map_weights(tfp_model *m, const tfpi_weights *w) {
+  tfp_ctx *ctx = m->ctx;
+  const tfp_io *io = &ctx->desc.io;
+  tfpi_arena *arena = m->params->arena;
+  tfpi_mapped *maps = (tfpi_mapped *)tfpi_new(arena, 1, sizeof *maps);
+  const tfp_param *p = m->params->first;
+  tfpi_hub_tensor t;
+  tfpi_found f;
+  int64_t i;
+  int row = 0;
+  if (!maps) return ctx->status;
+  if (!io->map || !io->unmap || !TFPI_LITTLE || sizeof(tfp_real) != sizeof(float))
+    return tfpi_fail(ctx, TFP_ERR_UNSUPPORTED, "'%s': files cannot be mapped here", w->path);
+  maps->ctx = ctx;
+  maps->at = (const void **)tfpi_new(arena, w->n, sizeof *maps->at);
+  maps->bytes = (int64_t *)tfpi_new(arena, w->n, sizeof *maps->bytes);
+  if (ctx->status) return ctx->status;
+  arena->on_close = tfpi_unmap, arena->on_close_user = maps;
+  for (i = 0; i < w->n; i++, maps->n++) {
+    const tfp_safetensors *st = w->file[i];
+    int e;
+    maps->bytes[i] = st->data + st->bytes;
+    e = io->map(io->user, st->handle, maps->bytes[i], &maps->at[i]);
+    if (e) return tfpi_fail(ctx, TFP_ERR_IO, "map '%s': error %d", st->path, e);
+  }
+  while (tfpi_hub_next(m, &p, &row, 0, &t)) {
+    f = tfpi_find_tensor(w, &t);
+    if (!f.entry || f.entry->dtype != TFP_ST_F32 || t.part != TFPI_WHOLE) continue;
+    if (tfpi_check_shape(w, f.entry, &t)) return ctx->status;
+    for (i = 0; w->file[i] != f.st; i++) {}
+    t.param->mapped = (const char *)maps->at[i] + f.st->data + f.entry->begin;
+    if ((uintptr_t)t.param->mapped % sizeof(float)) t.param->mapped = NULL;
+  }
+  return TFP_OK;
+}
+static tfp_model *tfpi_load_model(tfp_ctx *ctx, const char *dir, int trainable, int map) {
   tfp_config c;
   tfpi_weights w;
   tfpi_scope scope;
   tfp_model *m = NULL;
+  tfp_param *p;
   if (tfp_config_load(ctx, dir, &c)) return NULL;
   scope = tfpi_scope_begin(ctx);
   if (!tfpi_weights_open(ctx, dir, &w) && !tfpi_check_size(ctx, &w, &c) &&
       !tfpi_detect(ctx, &w, &c)) {
-    m = tfp_model_create(ctx, &c, trainable);
+    m = tfpi_model_build(ctx, &c, trainable);
+    for (p = m ? m->params->first : NULL; p; p = p->next)
+      p->init = TFP_INIT_ZERO; /* all of it comes from the file */
+    if (m && map && !ctx->desc.dry_run) tfpi_map_weights(m, &w);
+    m = tfpi_model_finish(m, trainable);
     if (m && tfpi_load_from(m, &w, 1) >= 0) tfpi_keep_labels(m, dir);
   }
   tfpi_weights_close(&w);
@@ -20447,6 +20579,12 @@ TFP_API tfp_model *tfp_model_load(tfp_ctx *ctx, const char *dir, int trainable) 
   if (!ctx->status) return m;
   tfp_model_free(m);
   return NULL;
+}
+TFP_API tfp_model *tfp_model_load(tfp_ctx *ctx, const char *dir, int trainable) {
+  return tfpi_load_model(ctx, dir, trainable, 0);
+}
+TFP_API tfp_model *tfp_model_map(tfp_ctx *ctx, const char *dir) {
+  return tfpi_load_model(ctx, dir, 0, 1);
 }
 
 /* ---- model card ---- */

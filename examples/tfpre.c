@@ -403,7 +403,8 @@ static int read_option(cli *c, const command *cmd, int i) {
     set_option(c, row, NULL);
     return i;
   }
-  if (row->kind == SWITCH && !equals && (i + 1 >= c->argc || !is_choice(row->value, c->argv[i + 1])))
+  if (row->kind == SWITCH && !equals &&
+      (i + 1 >= c->argc || !is_choice(row->value, c->argv[i + 1])))
     equals = "=true";
   if (equals) {
     set_option(c, row, equals + 1);
@@ -644,6 +645,8 @@ static void export_model(cli *c, tfp_model *m, const char *dir, const char *out)
                                        "vocab.bpe",
                                        "vocab.txt",
                                        "spiece.model",
+                                       "tokenizer.model",
+                                       "sentencepiece.bpe.model",
                                        "generation_config.json"};
   static const char *const dtypes[] = {"f32", "bf16", "f16"};
   static const tfp_st_dtype stored[] = {TFP_ST_F32, TFP_ST_BF16, TFP_ST_F16};
@@ -1356,6 +1359,7 @@ static void join_spans(cli *c, feed *f) {
   rows *labels = &f->in[IN_LABELS];
   const int64_t B = f->batch.B, T = f->batch.S ? f->batch.S : f->batch.T;
   int64_t i;
+  free(labels->ids);
   labels->ids = (int32_t *)take(c, 2 * B, sizeof *labels->ids);
   labels->B = B, labels->T = 2;
   for (i = 0; i < 2 * B; i++) {

@@ -977,10 +977,13 @@ static void files_safetensors_cut_anywhere(void) {
 
 static void files_safetensors_types_round_trip(void) {
   static const tfp_st_dtype types[] = {TFP_ST_F32, TFP_ST_F16, TFP_ST_BF16, TFP_ST_F64,
-                                       TFP_ST_I64, TFP_ST_I32, TFP_ST_U8};
-  static const float values[] = {0, 1, 2, 255, 77, 128}; /* which every type holds */
-  static const char *const names[] = {"f32", "f16", "bf16", "f64", "i64", "i32", "u8"};
-  tfp_safetensors_entry e[7];
+                                       TFP_ST_I64, TFP_ST_I32, TFP_ST_U8,
+                                       TFP_ST_I8,  TFP_ST_BOOL};
+  static const float all[3][6] = {{0, 1, 2, 255, 77, 128}, {0, 1, -128, 127, 77, -1},
+                                  {0, 1, 1, 1, 0, 0}};
+  static const char *const names[] = {"f32", "f16", "bf16", "f64", "i64",
+                                      "i32", "u8",  "i8",   "bool"};
+  tfp_safetensors_entry e[9];
   tfp_ctx *ctx = tfp_create(NULL);
   tfp_safetensors_writer *w;
   tfp_safetensors *st;
@@ -988,26 +991,35 @@ static void files_safetensors_types_round_trip(void) {
   int64_t k;
   int i;
   test_dir();
-  for (i = 0; i < 7; i++) set_entry(&e[i], names[i], types[i], 2, 2, 3);
-  w = tfp_safetensors_create(ctx, test_path("t.safetensors"), NULL, 0, e, 7);
+  for (i = 0; i < 9; i++) set_entry(&e[i], names[i], types[i], 2, 2, 3);
+  w = tfp_safetensors_create(ctx, test_path("t.safetensors"), NULL, 0, e, 9);
   while ((k = tfp_safetensors_next(w)) >= 0)
-    if (tfp_safetensors_write(w, k, values, 6)) break;
+    if (tfp_safetensors_write(w, k, all[k < 7 ? 0 : k - 6], 6)) break;
   CHECK(tfp_safetensors_finish(w) == TFP_OK);
   st = tfp_safetensors_open(ctx, test_path("t.safetensors"));
   OK(ctx);
-  for (i = 0; i < 7; i++) {
+  for (i = 0; i < 9; i++) {
+    const float *values = all[i < 7 ? 0 : i - 6];
     const tfp_safetensors_entry *f = tfp_safetensors_find(st, names[i]);
     CHECK(f && f->dtype == types[i] && f->ndim == 2 && f->shape[0] == 2 && f->shape[1] == 3 &&
           f->count == 6);
     if (!f) continue;
     memset(got, 1, sizeof got);
     CHECK(tfp_safetensors_read(st, f, 0, 6, got) == TFP_OK && !memcmp(got, values, sizeof got));
-    CHECK(tfp_safetensors_read(st, f, 3, 2, got) == TFP_OK && got[0] == 255 &&
-          got[1] == 77); /* a part */
+    CHECK(tfp_safetensors_read(st, f, 3, 2, got) == TFP_OK && got[0] == values[3] &&
+          got[1] == values[4]); /* a part */
     CHECK(tfp_safetensors_read(st, f, 5, 2, got) == TFP_ERR_ARG);
     FAILS(ctx, TFP_ERR_ARG, names[i]);
   }
   tfp_safetensors_close(st);
+  for (i = 7; i < 9; i++) { /* one more than fits */
+    const float over = i == 7 ? 128 : 2;
+    set_entry(&e[0], names[i], types[i], 1, 1, 0);
+    w = tfp_safetensors_create(ctx, test_path("t.safetensors"), NULL, 0, e, 1);
+    CHECK(tfp_safetensors_write(w, 0, &over, 1) == TFP_ERR_ARG);
+    tfp_safetensors_abort(w);
+    FAILS(ctx, TFP_ERR_ARG, "does not hold");
+  }
   tfp_destroy(ctx);
 }
 

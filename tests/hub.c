@@ -470,6 +470,42 @@ static void hub_targets(void) {
   }
   tfp_destroy(ctx);
 }
+/* A mapped model gives the numbers of one that was read, and holds less memory. */
+static void hub_mapped(void) {
+  static const char *const names[] = {"bert-tiny", "gpt2-tiny", "bloom-tiny", "bart-tiny"};
+  const char *dir = dir_now();
+  int i, k;
+  for (i = 0; i < 4; i++) {
+    static const int32_t ids[] = {5, 6, 7, 9, 11, 2}, dec[] = {2, 5, 6};
+    tfp_ctx *ctx = tfp_create(NULL);
+    tfp_config c;
+    tfp_batch b;
+    tfp_output out[2];
+    tfp_model *m[2];
+    float first[3] = {0, 0, 0};
+    int64_t used[3];
+    tfp_config_preset(names[i], &c);
+    c.vocab_size = 1031;
+    CHECK(tfp_model_save_as(tfp_model_create(ctx, &c, 0), dir, TFP_ST_F32, 100000) == TFP_OK);
+    memset(&b, 0, sizeof b);
+    b.B = 1, b.T = 6, b.S = 3, b.ids = ids, b.dec_ids = dec;
+    used[0] = tfp_memory(ctx).used;
+    for (k = 0; k < 2; k++) {
+      m[k] = k ? tfp_model_map(ctx, dir) : tfp_model_load(ctx, dir, 0);
+      used[k + 1] = tfp_memory(ctx).used;
+      CHECK(tfp_forward(m[k], &b, TFP_WANT_LOGITS, NULL, &out[k]) == TFP_OK);
+      OK(ctx);
+      if (!out[k].logits) continue;
+      if (k) CHECK(!memcmp(first, out[k].logits->data, sizeof first));
+      else memcpy(first, out[k].logits->data, sizeof first);
+      tfp_step_reset(ctx);
+      used[k + 1] = tfp_memory(ctx).used;
+    }
+    CHECK(used[2] - used[1] < (used[1] - used[0]) * 3 / 4);
+    tfp_model_free(m[1]);
+    tfp_destroy(ctx);
+  }
+}
 /* Sizes that the weights belie are refused before memory is taken for them. */
 static void hub_hostile_sizes(void) {
   static const char *const changes[][2] = {
@@ -676,6 +712,7 @@ void test_hub(void) {
   RUN(hub_targets);
   RUN(hub_refused_fields);
   RUN(hub_hostile_sizes);
+  RUN(hub_mapped);
   RUN(hub_other_names_of_fields);
   RUN(hub_card);
 }
