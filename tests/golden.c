@@ -70,8 +70,10 @@ static void read_batch(const golden *g, const tfp_json *v, example *e) {
   if (numbers(tfp_json_get(v, "attention_mask"), 0, shape, e->mask, NULL)) b->mask = e->mask;
   if (numbers(tfp_json_get(v, "token_type_ids"), 0, shape, e->types, NULL)) b->types = e->types;
   n = numbers(tfp_json_get(v, "labels"), 0, shape, e->labels, e->targets);
-  if (n && with_targets) b->targets = e->targets, b->n_targets = n;
-  else if (n) b->labels = e->labels, b->n_labels = n;
+  if (n && with_targets)
+    b->targets = e->targets, b->n_targets = n;
+  else if (n)
+    b->labels = e->labels, b->n_labels = n;
   if (is_kind(g, "qa")) {
     n = numbers(tfp_json_get(v, "start_positions"), 0, shape, e->ids + CELLS / 2, NULL);
     numbers(tfp_json_get(v, "end_positions"), 0, shape, e->ends, NULL);
@@ -162,8 +164,8 @@ static void compare_outputs(const golden *g, const example *e, const tfp_output 
   compare_output(g, "end_logits", t, 1, 2, mask, 1);
 }
 
-/* Each parameter's gradient against the larger of the tensor's largest and a share (a thousandth) of
- * the model's largest: a key's bias has none but for rounding. */
+/* Each parameter's gradient against the larger of the tensor's largest and a share (a thousandth)
+ * of the model's largest: a key's bias has none but for rounding. */
 static void compare_gradients(const golden *g) {
   static const char *const path = "build/tests/golden-gradients";
   tfp_safetensors *ours;
@@ -193,7 +195,8 @@ static void compare_gradients(const golden *g) {
       CHECK(want && got);
       free(want);
       free(got);
-      if (!pass) top = most > top ? most : top;
+      if (!pass)
+        top = most > top ? most : top;
       else {
         if (most < top * floor) most = top * floor;
         say(worst <= tol * most, g, "gradient of %s is off by %.3g of its size, more than %.3g",
@@ -282,6 +285,38 @@ static void check_saved(const golden *g) {
   tfp_safetensors_close(b);
 }
 
+/* One row of `generations`: the prompt, the options under the reference's names, and all ids. */
+static void check_generation(const golden *g, const tfp_json *row) {
+  int32_t prompt[CELLS / 64], want[CELLS / 64], got[CELLS / 64];
+  const int after = g->model->config.arch == TFP_SEQ2SEQ;
+  const tfp_json *stop = tfp_json_get(row, "early_stopping");
+  int64_t shape[3], i, lead, same, n = numbers(tfp_json_get(row, "input_ids"), 0, shape, prompt, 0),
+                                   m = numbers(tfp_json_get(row, "ids"), 0, shape, want, NULL),
+                                   made;
+  tfp_gen_desc d;
+  if (tfp_gen_load(g->ctx, g->dir, &g->model->config, &d)) return;
+  d.max_new = tfp_json_get_int(row, "max_new_tokens", 0);
+  d.min_new = tfp_json_get_int(row, "min_new_tokens", 0);
+  d.beams = tfp_json_get_int(row, "num_beams", 0);
+  d.length_penalty = tfp_json_get_number(row, "length_penalty", 0);
+  d.repetition_penalty = tfp_json_get_number(row, "repetition_penalty", 0);
+  d.no_repeat_ngram = tfp_json_get_int(row, "no_repeat_ngram_size", 0);
+  d.early_stopping = stop && stop->type == TFP_JSON_STRING         ? TFP_STOP_NEVER
+                     : tfp_json_get_bool(row, "early_stopping", 0) ? TFP_STOP_WHEN_FULL
+                                                                   : TFP_STOP_BY_SCORE;
+  made = tfp_generate(g->model, prompt, n, &d, got, CELLS / 64);
+  lead = after ? 1 : n; /* the reference returns the prompt, or the start token, too */
+  same = made == m - lead && want[0] == (after ? g->model->config.decoder_start : prompt[0]);
+  for (i = 0; same && i < made; i++) same = got[i] == want[lead + i];
+  say(same != 0, g, "%.0f beams write something else than the reference's %.0f ids", "",
+      (double)d.beams, (double)m);
+  tfp_gen_free(g->ctx, &d);
+}
+static void check_generations(const golden *g) {
+  const tfp_json *row = tfp_json_get(g->expected, "generations");
+  for (row = row ? row->child : NULL; row; row = row->next) check_generation(g, row);
+}
+
 static void golden_one(void) {
   golden g;
   char path[600];
@@ -296,12 +331,56 @@ static void golden_one(void) {
   g.model = tfp_model_load(g.ctx, g.dir, 1);
   if (g.model && g.expected && g.tensors) {
     check_saved(&g);
+    check_generations(&g);
     check_training(&g);
   }
   say(tfp_error(g.ctx) == TFP_OK, &g, "%s", tfp_error_message(g.ctx), 0, 0);
   tfp_json_free(g.expected);
   tfp_safetensors_close(g.tensors);
   tfp_destroy(g.ctx);
+}
+
+/* ---- what may be drawn ---- */
+
+/* filters.json: logits, options, and the reference's tokens that stay with their probabilities. */
+static void golden_filters(void) {
+  enum { V = 24, DRAWS = 4096 };
+  tfp_ctx *ctx = tfp_create(NULL);
+  tfp_json *root = tfp_json_parse_file(ctx, "tests/golden/filters.json");
+  const tfp_json *row;
+  int rows = 0;
+  OK(ctx);
+  for (row = root ? root->child : NULL; row; row = row->next, rows++) {
+    int32_t whole[V], kept[V], work[V];
+    float logits[V], x[V], probability[V];
+    int64_t shape[3], n, i, left, draws[V] = {0};
+    char text[160];
+    tfp_gen_desc d;
+    memset(&d, 0, sizeof d);
+    CHECK(numbers(tfp_json_get(row, "logits"), 0, shape, whole, logits) == V);
+    n = numbers(tfp_json_get(row, "kept"), 0, shape, kept, NULL);
+    numbers(tfp_json_get(row, "probabilities"), 0, shape, whole, probability);
+    d.temperature = tfp_json_get_number(row, "temperature", 0);
+    d.top_k = tfp_json_get_int(row, "top_k", 0), d.top_p = tfp_json_get_number(row, "top_p", 0);
+    memcpy(x, logits, sizeof x);
+    left = tfp_filter_logits(x, V, &d, work);
+    snprintf(text, sizeof text, "temperature %g, top_k %d, top_p %g: %d stay, the reference has %d",
+             d.temperature, (int)d.top_k, d.top_p, (int)left, (int)n);
+    test_check(left == n, text, __FILE__, __LINE__);
+    for (i = 0; i < n; i++) CHECK(x[kept[i]] > -INFINITY);
+    for (i = 0; i < DRAWS; i++) {
+      memcpy(x, logits, sizeof x);
+      draws[tfp_sample(x, V, &d, ((double)i + 0.5) / DRAWS, work)]++;
+    }
+    for (i = left = 0; i < n; i++) {
+      left += draws[kept[i]];
+      NEAR((double)draws[kept[i]] / DRAWS, probability[i], 1.0 / DRAWS);
+    }
+    CHECK(left == DRAWS); /* nothing else was drawn */
+  }
+  CHECK(rows == 26);
+  tfp_json_free(root);
+  tfp_destroy(ctx);
 }
 
 /* ---- which directories ---- */
@@ -334,13 +413,14 @@ static void golden_shared(void) { test_shared("golden/README.md"); }
 
 void test_golden(void) {
   static const char *const shared[] = {
-      "bert-mlm",  "bert-pretraining", "bert-cls", "bert-token", "bert-qa",  "roberta-mlm",
-      "roberta-cls", "gpt2-lm", "gpt2-cls", "bloom-lm", "bloom-lm-6heads", "t5-relu",
-      "t5-gated",  "bart-lm",          "bart-cls"};
+      "bert-mlm",        "bert-pretraining", "bert-cls", "bert-token", "bert-qa",
+      "roberta-mlm",     "roberta-cls",      "gpt2-lm",  "gpt2-cls",   "bloom-lm",
+      "bloom-lm-6heads", "t5-relu",          "t5-gated", "bart-lm",    "bart-cls"};
   const char *more = getenv("TFPRE_GOLDEN");
   FILE *there = fopen("../shared/golden/README.md", "r");
   size_t i;
   RUN(golden_list);
+  RUN(golden_filters);
   listed("tests/golden");
   if (more) listed(more);
   RUN(golden_shared);

@@ -240,8 +240,10 @@ def batch(case, z, g, number):
     elif kind == "qa":
         first, second = ints(0, T, (n,), g), ints(0, T, (n,), g)
         out["start_positions"], out["end_positions"] = torch.minimum(first, second), torch.maximum(first, second)
-        if number % 2:  # an answer that was cut away: places behind the row do not count
-            out["start_positions"][1], out["end_positions"][1] = T, T + 2
+        if number % 2:  # an answer that was cut away, or its end alone: places behind the row do not count
+            out["end_positions"][1] = T + 2
+        if number % 4 == 1:
+            out["start_positions"][1] = T
     elif kind in ("seq2seq", "base2"):
         S = z["S"] - number % 2
         lasts = torch.full((n, 1), S)
@@ -442,16 +444,15 @@ def make_all(out, size, seed, only=None, extra=False, say=print):
     tr.logging.set_verbosity_error()
     tr.logging.disable_progress_bar()
     os.makedirs(out, exist_ok=True)
-    names = []
     for case in cases(SIZES[size], extra):
         if only and only not in case.name:
             continue
         exp, noise, rows = make(case, out, SIZES[size], seed)
-        names.append(case.name)
         say("%-18s %s noise %s%s%s" % (case.name, "loss %.4f -> %.4f" % (exp["loss"], exp["losses"][-1]) if "loss" in exp else "",
                                        " ".join("%s %.0e" % x for x in noise.items()), "".join(" %s %s" % (k, exp[k]) for k in ("tol", "floor") if k in exp),
                                        " lengths %s" % [len(r["ids"]) for r in rows] if rows else ""))
     filters(os.path.join(out, "filters.json"), seed)
+    names = [c.name for c in cases(SIZES[size], extra) if os.path.isdir(os.path.join(out, c.name))]
     with open(os.path.join(out, "list"), "w") as f:
         f.write("".join(n + "\n" for n in names))
     return names

@@ -1,7 +1,7 @@
 """hub.py -- what the scripts of this directory share: running build/tfpre, comparing, counting.
 
 One line a check: "ok NAME what", or "FAIL NAME what: what was got and wanted"; the last line is
-"N passed, N failed".
+"N passed, N failed[, N skipped]".
 """
 import json
 import os
@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 torch.set_num_threads(1)
 tr.logging.set_verbosity_error()
 tr.logging.disable_progress_bar()
-passed = failed = 0
+passed = failed = skipped = 0
 
 
 class Wrong(Exception):
@@ -44,8 +44,15 @@ def check(name, what, fn, *args):
         return False
 
 
+def skip(name, why):
+    """What cannot run here says so; it is counted, and is no failure."""
+    global skipped
+    skipped += 1
+    print("skipped:", name, why, flush=True)
+
+
 def finish():
-    print("%d passed, %d failed" % (passed, failed))
+    print("%d passed, %d failed%s" % (passed, failed, ", %d skipped" % skipped if skipped else ""))
     sys.exit(failed != 0)
 
 

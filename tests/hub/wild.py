@@ -395,7 +395,7 @@ def configs():
         m = base(n)
         refuses(n, key, variant(m, None, {key: True}), [key])
     for n, config, words in (("gpt2-lm", dict(vocab_size=72), ["wte", "72"]), ("bert-mlm", dict(hidden_size=48), ["48"]), ("gpt2-lm", dict(n_layer=3), ["h.2", "missing"]),
-                             ("bert-mlm", dict(num_hidden_layers=10 ** 12), ["num_hidden_layers"]), ("bert-mlm", dict(vocab_size=2 ** 62), ["vocab_size"]),
+                             ("bert-mlm", dict(num_hidden_layers=10 ** 12), ["layers"]), ("bert-mlm", dict(vocab_size=2 ** 62), ["vocab_size"]),
                              ("gpt2-lm", dict(n_embd=-24), ["n_embd"]), ("t5-relu", dict(relative_attention_num_buckets=0), ["relative_attention"]), ("bert-mlm", dict(num_attention_heads=5), ["5"]),
                              ("bert-mlm", dict(architectures=["LlamaForCausalLM"]), ["LlamaForCausalLM"]), ("bert-mlm", dict(model_type="llama"), ["llama"])):
         refuses(n, "config: %s" % config, variant(base(n), None, config), words)
