@@ -1600,10 +1600,11 @@ TFP_API tfp_tensor *tfp_rotary(tfp_ctx *ctx, tfp_tensor *x, tfp_tensor *position
 /* ================================================================================================
  * >>tokenizer.h   text to ids and back
  * ================================================================================================
- * A tokenizer is a pipeline: added tokens are cut out of the text, the rest is split into words,
- * the model turns each word into ids, a template puts special tokens around the whole; a decoder
- * goes back. Three models are here: bytes, characters, and BPE, on bytes as GPT-2 and RoBERTa have
- * it. Files are those of Hugging Face. Read tfp_tokenizer_train_bpe, tfp_encode and tfp_decode.
+ * A tokenizer is a pipeline: added tokens are cut out of the text, the rest is normalised and split
+ * into words, the model turns each word into ids, a template puts special tokens around the whole;
+ * a decoder goes back. The models: bytes, characters, BPE (on bytes as GPT-2 and RoBERTa have it, or
+ * on characters), WordPiece as BERT has it, Unigram as T5 has it. Files are those of Hugging Face.
+ * Read tfp_tokenizer_train_bpe, tfp_encode and tfp_decode; for places in the text tfp_encode_spans.
  */
 
 /* Which special tokens a tokenizer gets, by the family whose published one has them. */
@@ -1620,7 +1621,9 @@ typedef enum tfp_special_style {
 typedef enum tfp_tokenizer_kind {
   TFP_TOKENIZER_BYTES = 0, /* an id for each byte */
   TFP_TOKENIZER_CHARS,     /* an id for each code point of a corpus */
-  TFP_TOKENIZER_BPE        /* merged pairs, of bytes or of characters */
+  TFP_TOKENIZER_BPE,       /* merged pairs, of bytes or of characters */
+  TFP_TOKENIZER_WORDPIECE, /* BERT's: the longest piece, then the longest of what is left */
+  TFP_TOKENIZER_UNIGRAM    /* T5's: the likeliest pieces */
 } tfp_tokenizer_kind;
 
 /* Ids of the tokens that play a part; -1 where there is none. One token may play several parts:
@@ -1646,6 +1649,30 @@ typedef struct tfp_bpe_options {
   int64_t min_frequency; /* a pair seen less often is never merged; 0 means 2, 1 means no limit */
   int64_t max_words;     /* most distinct words; new ones beyond it are not counted; 0: no limit */
 } tfp_bpe_options;
+
+/* A token, and where in its text it comes from. */
+typedef struct tfp_token_span {
+  int32_t id, type; /* type: of the template, 0 or 1 */
+  int32_t sequence; /* 0: the first text, 1: the second, -1: a token of the template */
+  int32_t word;     /* number of its word in that text, from 0; -1 for tokens of the template */
+  int64_t start, end; /* bytes of that text; 0, 0 for tokens of the template */
+} tfp_token_span;
+
+typedef enum tfp_truncate { /* which text gives way when both are too long */
+  TFP_TRUNCATE_LONGEST = 0,
+  TFP_TRUNCATE_FIRST,
+  TFP_TRUNCATE_SECOND
+} tfp_truncate;
+
+/* How tfp_encode_spans encodes. All zero: no special tokens, nothing is cut. */
+typedef struct tfp_encode_desc {
+  int flags;            /* as of tfp_encode */
+  int64_t max_length;   /* most tokens, those of the template among them; 0: no limit */
+  tfp_truncate truncate;
+  int from_left;        /* 1: the beginning of a text is cut off, not its end */
+  int64_t stride, window; /* of a text that is cut, window number `window` from 0; neighbours share
+                             `stride` tokens. Not where LONGEST has two texts */
+} tfp_encode_desc;
 
 typedef struct tfp_tokenizer tfp_tokenizer;
 typedef struct tfp_encoder tfp_encoder;
@@ -1690,12 +1717,17 @@ TFP_API tfp_tokenizer *tfp_tokenizer_train_bpe(tfp_ctx *ctx, const char *const *
                                                int64_t vocab_size, tfp_special_style style,
                                                const tfp_bpe_options *options);
 
-/* tfp_tokenizer_load -- read dir/tokenizer.json, or else dir/vocab.json and dir/merges.txt.
+/* tfp_tokenizer_load -- read dir/tokenizer.json, or else dir/vocab.txt (BERT), dir/spiece.model
+ * (T5; also tokenizer.model, sentencepiece.bpe.model), or dir/vocab.json and dir/merges.txt.
  *
- * Of pipelines it takes BPE on bytes with GPT-2's or BLOOM's words or none, and BPE on characters
- * without words; OpenAI's names encoder.json and vocab.bpe do as well. Parts (bos, mask and so on)
- * come from tokenizer_config.json or special_tokens_map.json where these name any, else from the
- * usual names. What a file says about truncation and padding is not used.
+ * Models are BPE, WordPiece and Unigram; stages before them BertNormalizer, Precompiled, the four
+ * normal forms, Lowercase, Strip, StripAccents, Replace and Prepend, BertPreTokenizer, ByteLevel,
+ * Metaspace, Whitespace, WhitespaceSplit, Punctuation, Digits and Split (on texts, and with GPT-2's
+ * or BLOOM's pattern). A vocab.txt lower-cases unless tokenizer_config.json says do_lower_case
+ * false. A spiece.model gets T5's pipeline and 100 sentinels if it is one of T5's, else one that
+ * does as sentencepiece does. OpenAI's names encoder.json and vocab.bpe do as well. Parts (bos, mask
+ * and so on) come from tokenizer_config.json or special_tokens_map.json where these name any, else
+ * from the usual names. What a file says about truncation and padding is not used.
  *
  * Returns  a tokenizer owned by the context; NULL on error
  * Errors   TFP_ERR_IO if there is no such file; TFP_ERR_FORMAT if it contradicts itself;
@@ -1747,6 +1779,24 @@ TFP_API int64_t tfp_encode_pair(tfp_tokenizer *tok, const char *a, int64_t a_byt
                                 int64_t b_bytes, int flags, int32_t *ids, int32_t *types,
                                 int64_t max);
 
+/* tfp_encode_spans -- the tokens of a text or a pair, each with its place: for answers to questions
+ * and names in texts. Places are those of the reference, in bytes where that counts characters.
+ *
+ *   for (desc.window = 0; (n = tfp_encode_spans(tok, q, qn, p, pn, &desc, out, max)) > 0;
+ *        desc.window++) ...      windows over a long text p, with TFP_TRUNCATE_SECOND
+ *
+ * Args     a: a_bytes bytes; b: the second text of b_bytes bytes, or NULL; desc: NULL or a
+ *          description; out: room for max tokens, or NULL and 0 to learn the number
+ * Returns  how many tokens there are, also where that is more than max; 0 if there is no such
+ *          window; -1 on error
+ * Errors   as tfp_encode; TFP_ERR_ARG where max_length leaves no room for a text, TRUNCATE_FIRST or
+ *          SECOND cannot cut enough, or stride is not below what a window has room for
+ * Memory   grows to the longest text so far, about 100 bytes per byte of it
+ */
+TFP_API int64_t tfp_encode_spans(tfp_tokenizer *tok, const char *a, int64_t a_bytes, const char *b,
+                                 int64_t b_bytes, const tfp_encode_desc *desc, tfp_token_span *out,
+                                 int64_t max);
+
 /* tfp_decode -- the text of ids.
  *
  * With bytes and byte-level BPE tfp_decode(tfp_encode(x)) is x for any bytes x.
@@ -1763,7 +1813,8 @@ TFP_API int64_t tfp_decode(tfp_tokenizer *tok, const int32_t *ids, int64_t n, in
  *
  * What it emits is what tfp_encode gives for the whole text. The exception is a stretch of more
  * than 256 KiB without a place where the words before and after do not depend on each other (in
- * GPT-2's rule: without a blank after a letter, digit or sign); it is cut.
+ * GPT-2's rule: without a blank after a letter, digit or sign); it is cut. So is every such stretch
+ * where the pipeline does not split at blanks, or has stages that look across them.
  *
  * Args     flags: as in tfp_encode; emit: gets ids in order, may return an error to stop, and gets
  *          user
@@ -1804,7 +1855,8 @@ TFP_API int64_t tfp_vocab_size(const tfp_tokenizer *tok);
 TFP_API int32_t tfp_token_id(const tfp_tokenizer *tok, const char *text);
 TFP_API const char *tfp_token_text(const tfp_tokenizer *tok, int32_t id);
 
-/* tfp_token_bytes -- the bytes that an id stands for in a text (" the"); a special token: its name.
+/* tfp_token_bytes -- the bytes that an id stands for in a text (" the"; of "##ing" the "ing"); a
+ * special token: its name.
  *
  * Args     bytes: NULL, or gets the number of them
  * Returns  bytes owned by the tokenizer, not ended by NUL; NULL for an id without a token
@@ -1823,7 +1875,8 @@ TFP_API int tfp_token_is_special(const tfp_tokenizer *tok, int32_t id);
  */
 TFP_API tfp_special_ids tfp_tokenizer_specials(const tfp_tokenizer *tok);
 
-/* tfp_tokenizer_type, tfp_tokenizer_name -- which kind it is; "bytes", "chars" or "bpe".
+/* tfp_tokenizer_type, tfp_tokenizer_name -- which kind it is; "bytes", "chars", "bpe", "wordpiece"
+ * or "unigram".
  *
  * Returns  an enum; a constant string
  */
@@ -12989,10 +13042,13 @@ TFP_API tfp_tensor *tfp_rotary(tfp_ctx *ctx, tfp_tensor *x, tfp_tensor *position
 /* ================================================================================================
  * >>tokenizer.c   text to ids and back
  * ================================================================================================
- * The stages have the order of a tokenizer.json: added tokens, normaliser (none), pre-tokenizer,
- * model, template; then the decoder. A stage is a field that says which variant it is, and code
- * that switches on it: a new variant is a value of the field, a case, a line in load and in save.
- * Read tfpi_gpt2_word, tfpi_merge_few and tfpi_encode_gap; training is at the end of the section.
+ * The stages have the order of a tokenizer.json: added tokens, normalisers, pre-tokenizers, model,
+ * template; then the decoders. A stage is a field that says which variant it is, and code that
+ * switches on it: a new variant is a value of the field, a case, a line in load and in save. Where a
+ * file has a Sequence there is a short list of stages. Byte-level BPE without other stages takes a
+ * short way past them (tfpi_encode_gap); all else goes through tfpi_encode_stages.
+ * Read tfpi_gpt2_word, tfpi_merge_few, tfpi_word and tfpi_stage; training is at the end of the
+ * section, and takes its words from tfpi_each_word.
  */
 enum {
   TFPI_PIECE_MAX = 1 << 18,    /* bytes of a word, and of the stretch that an encoder keeps */
@@ -13000,20 +13056,85 @@ enum {
   TFPI_CACHE_TEXT = 22,        /* longest word in the cache */
   TFPI_CACHE_IDS = 10,
   TFPI_FEW = 40,               /* up to here a search for the best pair beats a heap */
-  TFPI_TEMPLATE_MAX = 24
+  TFPI_TEMPLATE_MAX = 24,
+  TFPI_STAGES_MAX = 12,        /* of a list */
+  TFPI_SEGMENT = 8192          /* bytes that are normalised at a time, where stages allow that */
 };
 /* BLOOM's published pattern, whose brackets nest: see tfpi_bloom_word. */
 #define TFPI_BLOOM_REGEX \
   " ?[^(\\s|[.,!?\xE2\x80\xA6\xE3\x80\x82\xEF\xBC\x8C\xE3\x80\x81\xE0\xA5\xA4\xDB\x94\xD8\x8C])]+"
 typedef enum tfpi_char_class { TFPI_OTHER, TFPI_LETTER, TFPI_NUMBER, TFPI_SPACE } tfpi_char_class;
-typedef enum tfpi_pre { TFPI_PRE_WHOLE, TFPI_PRE_GPT2, TFPI_PRE_BLOOM } tfpi_pre;
+#define TFPI_GPT2_REGEX \
+  "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
+/* The short way's words; STAGES: there is no short way, tok->pres says what is done. */
+typedef enum tfpi_pre {
+  TFPI_PRE_WHOLE,
+  TFPI_PRE_GPT2,
+  TFPI_PRE_BLOOM,
+  TFPI_PRE_STAGES
+} tfpi_pre;
 typedef enum tfpi_post {
   TFPI_POST_NONE,
   TFPI_POST_TEMPLATE,
   TFPI_POST_ROBERTA,
   TFPI_POST_BYTES
 } tfpi_post;
-typedef enum tfpi_decoder { TFPI_DECODE_JOIN, TFPI_DECODE_FUSE, TFPI_DECODE_BYTES } tfpi_decoder;
+typedef enum tfpi_decoder { /* LIST: tok->decs */
+  TFPI_DECODE_JOIN,
+  TFPI_DECODE_FUSE,
+  TFPI_DECODE_BYTES,
+  TFPI_DECODE_LIST
+} tfpi_decoder;
+typedef enum tfpi_model { TFPI_MODEL_BPE, TFPI_MODEL_WORDPIECE, TFPI_MODEL_UNIGRAM } tfpi_model;
+
+/* Names of stages as files spell them; those behind a line's end have no flags. The numbers in
+ * tfpi_stage.flag are named here in order. */
+typedef enum tfpi_stage_kind {
+  /* normalisers */
+  TFPI_NORM_BERT, /* clean_text, handle_chinese_chars, strip_accents (-1: as lowercase), lowercase */
+  TFPI_NORM_PRECOMPILED, /* the charsmap is the tokenizer's */
+  TFPI_NORM_NFC,
+  TFPI_NORM_NFD,
+  TFPI_NORM_NFKC,
+  TFPI_NORM_NFKD,
+  TFPI_NORM_LOWERCASE,
+  TFPI_NORM_STRIP_ACCENTS,
+  TFPI_NORM_STRIP,   /* strip_left, strip_right */
+  TFPI_NORM_REPLACE, /* 1: from is not a text but the pattern " {2,}" */
+  TFPI_NORM_PREPEND,
+  /* pre-tokenizers */
+  TFPI_CUT_BYTES,     /* add_prefix_space, trim_offsets, use_regex */
+  TFPI_CUT_METASPACE, /* scheme: 0 never, 1 first, 2 always; split */
+  TFPI_CUT_SPACES,    /* WhitespaceSplit */
+  TFPI_CUT_WORDS,     /* Whitespace: \w+|[^\w\s]+ */
+  TFPI_CUT_BERT,
+  TFPI_CUT_PUNCTUATION, /* behavior */
+  TFPI_CUT_DIGITS,      /* individual_digits */
+  TFPI_CUT_SPLIT,       /* behavior, invert, pattern: 0 a text, 1 GPT-2's, 2 BLOOM's */
+  /* decoders */
+  TFPI_DEC_BYTES, /* as TFPI_CUT_BYTES */
+  TFPI_DEC_FUSE,
+  TFPI_DEC_WORDPIECE, /* cleanup */
+  TFPI_DEC_METASPACE, /* scheme */
+  TFPI_DEC_BPE,
+  TFPI_DEC_BYTE_FALLBACK,
+  TFPI_DEC_STRIP, /* start, stop */
+  TFPI_DEC_REPLACE
+} tfpi_stage_kind;
+/* What Split and Punctuation do with a match. */
+typedef enum tfpi_behavior {
+  TFPI_REMOVED,
+  TFPI_ISOLATED,
+  TFPI_MERGED_WITH_PREVIOUS,
+  TFPI_MERGED_WITH_NEXT,
+  TFPI_CONTIGUOUS
+} tfpi_behavior;
+typedef struct tfpi_stage_spec {
+  int32_t kind, flag[4];
+  const char *from, *to; /* pattern, prefix, suffix or replacement; content. NULL: none */
+  int32_t from_n, to_n;
+} tfpi_stage_spec;
+typedef struct tfpi_stages { int n; tfpi_stage_spec at[TFPI_STAGES_MAX]; } tfpi_stages;
 enum { TFPI_IN_MODEL = 1, TFPI_IS_ADDED = 2, TFPI_IS_SPECIAL = 4 };
 enum { TFPI_TEXT_A = -1, TFPI_TEXT_B = -2 }; /* pieces of a template that are not tokens */
 
@@ -13022,10 +13143,23 @@ typedef struct tfpi_token {
   int32_t text_n, raw_n, flags;
 } tfpi_token;
 typedef struct tfpi_added {
-  const char *text;
+  const char *text; /* what is looked for: its content, normalised if it is `normalized` */
   int32_t n, id, next; /* next: one that starts with the same byte, or -1 */
-  int lstrip, rstrip, normalized;
+  int single_word, lstrip, rstrip, normalized;
 } tfpi_added;
+/* A node of the trie of all tokens: byte c leads to node base+c if that one's check is this node. */
+typedef struct tfpi_trie_node { int32_t base, check, id; } tfpi_trie_node;
+/* Of a spiece.model: a double array over UTF-8 whose leaves say where in strings a text stands. */
+typedef struct tfpi_charsmap {
+  const unsigned char *units;
+  const char *strings, *blob;
+  int64_t n_units, n_strings, n_blob;
+} tfpi_charsmap;
+/* Where a byte of normalised text comes from: bytes of the text that was given. */
+typedef struct tfpi_align { int64_t begin, end; } tfpi_align;
+/* Bytes that grow by moving to another arena, so that what they left is given back. */
+typedef struct tfpi_grown { tfpi_arena *arena; char *at; int64_t room; } tfpi_grown;
+typedef struct tfpi_room { tfpi_grown text, align; } tfpi_room; /* of one stage */
 typedef struct tfpi_merge_entry { uint32_t left, right, rank, id; } tfpi_merge_entry;
 typedef struct tfpi_cached {
   char key[24];
@@ -13054,10 +13188,28 @@ struct tfp_tokenizer {
   int32_t n_added, added_first[256];
   tfpi_pre pre;
   int byte_level, add_prefix_space, trim_offsets;
+  tfpi_stages norms, pres, decs;
+  tfpi_charsmap charsmap;
+  tfpi_room norm_room[2], pre_room[TFPI_STAGES_MAX];
+  tfpi_grown tokens_of[2], decoded[2]; /* of tfp_encode_spans and tfp_decode */
+  uint8_t bert_ascii[128];             /* what BertNormalizer makes of a character; 0: nothing */
+  int local;          /* stages do not look across a blank behind a letter */
+  int cut_at_newline; /* nor across a newline */
+  int plain;          /* no stages but those of the short way */
+  int any_normalized; /* added tokens */
   int32_t byte_id[256], **char_pages; /* first symbols; pages of 256 code points, NULL if empty */
   tfpi_merge_entry *merges, *table; /* by rank; hash table, rank UINT32_MAX empty */
   int64_t n_merges;
   int table_shift;
+  tfpi_model model;
+  const char *prefix, *suffix; /* continuing_subword_prefix, end_of_word_suffix; "" if there are none */
+  int32_t prefix_n, suffix_n;
+  int64_t max_word_chars;      /* WordPiece */
+  double *scores, unk_score;   /* Unigram */
+  tfpi_trie_node *trie;        /* WordPiece, Unigram */
+  int64_t n_trie;
+  int32_t trie_prefix;         /* its node for the prefix; -1 if there is none */
+  int32_t *fallback;           /* 256 ids of <0x00> to <0xFF>, -1 without one; NULL: no byte_fallback */
   int32_t unk;
   int fuse_unk, ignore_merges;
   tfpi_cached *cache;
@@ -13067,9 +13219,10 @@ struct tfp_tokenizer {
   char *prefixed;
   int64_t scratch_n;
   tfpi_post post;
-  int post_trim, post_prefix;
+  int post_bytes, post_trim, post_prefix; /* post_bytes: a ByteLevel stands before the template */
   tfpi_template single, pair;
   tfpi_decoder decoder;
+  int clean_up; /* clean_up_tokenization_spaces of tokenizer_config.json */
   tfp_special_ids specials;
   uint64_t hash;
 };
