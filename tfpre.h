@@ -14741,7 +14741,9 @@ static void tfpi_find_local(tfp_tokenizer *tok) {
     cuts = st->kind == TFPI_CUT_BERT || st->kind == TFPI_CUT_SPACES || st->kind == TFPI_CUT_WORDS ||
            (st->kind == TFPI_CUT_METASPACE && st->flag[1]) ||
            (st->kind == TFPI_CUT_BYTES && st->flag[2]) ||
-           (st->kind == TFPI_CUT_SPLIT && st->flag[2] && st->flag[0] == TFPI_ISOLATED);
+           (st->kind == TFPI_CUT_SPLIT && !st->flag[1] &&
+            (st->flag[2] ? st->flag[0] == TFPI_ISOLATED
+                         : st->flag[0] == TFPI_REMOVED && st->from_n == 1 && st->from[0] == ' '));
     tok->cut_at_newline = cuts && !i && st->kind != TFPI_CUT_METASPACE &&
                           st->kind != TFPI_CUT_BYTES && st->kind != TFPI_CUT_SPLIT;
     if (!cuts && st->kind != TFPI_CUT_DIGITS &&
@@ -15649,10 +15651,12 @@ static int tfpi_is_ideograph(uint32_t c) {
          (c >= 0x2B740 && c <= 0x2B81F) || (c >= 0x2B920 && c <= 0x2CEAF) ||
          (c >= 0xF900 && c <= 0xFAFF) || (c >= 0x2F800 && c <= 0x2FA1F);
 }
-/* clean_text: 0 for what is dropped, a blank for white space, else c. */
+/* clean_text: 0 for what is dropped, a blank for white space, else c. Some white space is dropped:
+ * it is a control character first. */
 static uint32_t tfpi_bert_clean(const tfp_tokenizer *tok, uint32_t c) {
-  if (tfpi_is_white(c) || c == 9 || c == 10 || c == 13) return ' ';
-  return !c || c == 0xFFFD || tfpi_unicode_set(tok->unicode, c) == TFPI_SET_CONTROL ? 0 : c;
+  if (c == '\t' || c == '\n' || c == '\r') return ' ';
+  if (!c || c == 0xFFFD || tfpi_unicode_set(tok->unicode, c) == TFPI_SET_CONTROL) return 0;
+  return tfpi_is_white(c) ? ' ' : c;
 }
 /* Lower case, all of it: U+0130 becomes two characters. */
 static void tfpi_write_lower(const tfp_tokenizer *tok, tfpi_normed *w, uint32_t c,
@@ -17741,14 +17745,20 @@ static tfp_status tfpi_spiece_stages(tfp_tokenizer *tok, const tfpi_spiece *m, i
     if (m->n_charsmap) tfpi_stage_add(tok, &tok->norms, TFPI_NORM_PRECOMPILED);
   }
   if (t5) tfpi_stage_add(tok, &tok->pres, TFPI_CUT_SPACES);
-  else if (m->squeeze) {
+  else if (m->squeeze && m->dummy_prefix && !m->inner) { /* blanks alone: other white space stays */
+    st = tfpi_stage_add(tok, &tok->pres, TFPI_CUT_SPLIT);
+    st->flag[0] = TFPI_REMOVED, st->from = " ", st->from_n = 1;
+  } else if (m->squeeze) {
     st = tfpi_stage_add(tok, &tok->norms, TFPI_NORM_STRIP);
     st->flag[0] = st->flag[1] = 1;
     st = tfpi_stage_add(tok, &tok->norms, TFPI_NORM_REPLACE);
     st->flag[0] = 1, st->from = "", st->to = " ", st->to_n = 1;
+  } else if (m->dummy_prefix) { /* also before a blank */
+    st = tfpi_stage_add(tok, &tok->norms, TFPI_NORM_PREPEND);
+    st->to = "\xE2\x96\x81", st->to_n = 3;
   }
   st = tfpi_stage_add(tok, &tok->pres, TFPI_CUT_METASPACE);
-  st->flag[0] = t5 || m->dummy_prefix ? 2 : 0, st->flag[1] = !m->inner;
+  st->flag[0] = t5 || (m->dummy_prefix && m->squeeze) ? 2 : 0, st->flag[1] = !m->inner;
   st->to = "\xE2\x96\x81", st->to_n = 3;
   if (tok->fallback) {
     st = tfpi_stage_add(tok, &tok->decs, TFPI_DEC_REPLACE);
