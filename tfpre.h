@@ -13106,8 +13106,7 @@ typedef enum tfpi_decoder { /* LIST: tok->decs */
 } tfpi_decoder;
 typedef enum tfpi_model { TFPI_MODEL_BPE, TFPI_MODEL_WORDPIECE, TFPI_MODEL_UNIGRAM } tfpi_model;
 
-/* Names of stages as files spell them; those behind a line's end have no flags. The numbers in
- * tfpi_stage.flag are named here in order. */
+/* Stages, in the order of their names in tfpi_save_stages. Beside each what its flags are, in order. */
 typedef enum tfpi_stage_kind {
   /* normalisers */
   TFPI_NORM_BERT, /* clean_text, handle_chinese_chars, strip_accents (-1: as lowercase), lowercase */
@@ -13210,8 +13209,13 @@ struct tfp_tokenizer {
   tfpi_stages norms, pres, decs;
   tfpi_charsmap charsmap;
   tfpi_room norm_room[2], pre_room[TFPI_STAGES_MAX];
-  tfpi_grown tokens_of[2], decoded[2]; /* of tfp_encode_spans and tfp_decode */
-  uint8_t bert_ascii[128];             /* what BertNormalizer makes of a character; 0: nothing */
+  tfpi_grown tokens_of[2], decoded[4], points; /* of tfp_encode_spans, tfp_decode, normal forms */
+  struct tfpi_unicode *unicode;                /* NULL where no stage needs it */
+  uint32_t *flips; /* where runs of exceptions begin and end: see tfpi_is_word */
+  int n_flips;
+  uint8_t bert_ascii[128]; /* what BertNormalizer makes of a character; 0: nothing */
+  uint8_t bert_class[128]; /* by which BERT cuts: 1 white space, 2 punctuation */
+  uint8_t same_ascii[256]; /* Precompiled leaves it as it is */
   int local;          /* stages do not look across a blank behind a letter */
   int cut_at_newline; /* nor across a newline */
   int plain;          /* no stages but those of the short way */
@@ -13231,10 +13235,12 @@ struct tfp_tokenizer {
   int32_t *fallback;           /* 256 ids of <0x00> to <0xFF>, -1 without one; NULL: no byte_fallback */
   int32_t unk;
   int fuse_unk, ignore_merges;
+  int affixed; /* BPE whose first symbols are not just characters */
   tfpi_cached *cache;
   uint64_t cache_mask;
   int32_t *symbols, *before, *after; /* scratch for long words */
   uint64_t *heap;
+  struct tfpi_ending *ends; /* Unigram's */
   char *prefixed;
   int64_t scratch_n;
   tfpi_post post;
@@ -14179,6 +14185,54 @@ static TFPI_UNUSED int64_t tfpi_normal_form(const tfpi_unicode *u, const uint32_
   return form & TFPI_NFC ? tfpi_compose_all(u, out, out_at, made) : made;
 }
 
+/* Where \w of the reference's patterns (Rust's: letters, marks, decimal digits, connectors) is not
+ * the same as "letter, number or mark" by the tables here: code points up to the next change, in
+ * turn from the same to the other and back. Made by tests/unicode/make.py --words. */
+static const uint16_t tfpi_word_flips[340] = {
+  95,1, 82,2, 5,1, 2,3, 1854,1, 153,9, 42,10, 288,6, 4,1, 251,6, 85,1, 28,6, 120,3, 17,1, 55,1,
+  59,7, 116,1, 12,1, 58,2, 27,7, 17,9, 8,1, 312,1, 19,1, 91,10, 1077,20, 920,1, 218,10, 21,1,
+  458,1, 228,16, 552,1, 254,5, 529,2, 49,2, 19,1, 27,1, 3,6, 6,10, 198,16, 41,1, 726,60, 26,52,
+  0,22, 630,30, 1385,1, 1172,4, 138,10, 30,8, 1,15, 32,10, 39,15, 30060,1, 3,6, 201,1, 21811,2,
+  24,3, 239,1, 455,45, 65,4, 17,2, 341,27, 36,4, 1332,8, 25,7, 39,9, 75,5, 22,6, 160,2, 2,16,
+  2,46, 64,9, 52,2, 30,3, 75,5, 104,8, 24,8, 41,7, 330,6, 36,4, 65,5, 242,31, 44,2, 79,4, 29,10,
+  31,11, 0,4, 45,4, 63,7, 134,20, 10,1, 2,2, 77,1, 130,2, 130,1, 4,2, 17,20, 76,1, 249,1, 124,9,
+  1,1, 2,1, 1,4, 1,5, 1,1, 14,2, 123,1, 731,2, 240,15, 175,9, 61,6, 1,2, 2,4, 1,1, 1,2, 141,7,
+  2,7, 3,1, 28,10, 40,7, 1,4, 8,1, 9,11, 46,16, 448,19, 196,6, 3,1, 1,2, 1,7, 1,1, 66,5, 1,2, 1,5,
+  347,4, 9,2, 1,1, 48,7, 3,5, 23,1, 101,21, 5227,1, 6,15, 11464,18, 2603,7, 798,23, 184,1, 47,9,
+  92,1, 11,2, 24334,46, 2,23, 889,20, 12,20, 108,25, 3350,1, 160,7, 375,1, 61,4, 508,4, 254,2,
+  727,9, 929,59, 1,3, 1,4, 76,45, 1,15, 962,13, 35,26, 6,26, 6,26
+};
+
+/* ---- memory that grows ---- */
+
+/* Room for `need` bytes; the first `keep` stay. */
+static tfp_status tfpi_grown_to(tfp_ctx *ctx, tfpi_grown *g, int64_t keep, int64_t need) {
+  tfpi_arena *fresh;
+  void *at;
+  int64_t room = g->room + g->room / 2;
+  if (need <= g->room) return TFP_OK;
+  if (room < need) room = need;
+  if (room < 1024) room = 1024;
+  fresh = tfpi_arena_borrow(ctx);
+  if (!fresh) return ctx->status;
+  if (tfpi_take(fresh, (size_t)room, TFPI_META, &at)) {
+    tfpi_arena_return(fresh);
+    return ctx->status;
+  }
+  if (keep) memcpy(at, g->at, (size_t)keep);
+  if (g->arena) tfpi_arena_return(g->arena);
+  g->arena = fresh, g->at = (char *)at, g->room = room;
+  return TFP_OK;
+}
+static void tfpi_grown_free(tfpi_grown *g) {
+  if (g->arena) tfpi_arena_return(g->arena);
+  memset(g, 0, sizeof *g);
+}
+static void tfpi_room_free(tfpi_room *r) {
+  tfpi_grown_free(&r->text);
+  tfpi_grown_free(&r->align);
+}
+
 /* ---- making one ---- */
 
 static tfp_tokenizer *tfpi_tokenizer_new(tfp_ctx *ctx, int64_t cap) {
@@ -14193,7 +14247,8 @@ static tfp_tokenizer *tfpi_tokenizer_new(tfp_ctx *ctx, int64_t cap) {
   tok->arena = arena;
   tok->scratch = tfpi_arena_borrow(ctx);
   tok->cap = cap;
-  tok->unk = -1;
+  tok->unk = tok->trie_prefix = -1;
+  tok->prefix = tok->suffix = "";
   while (slots < 2 * cap) slots *= 2;
   tok->index_mask = (uint64_t)slots - 1;
   tok->tokens = (tfpi_token *)tfpi_new(tok->arena, cap, sizeof *tok->tokens);
@@ -14208,8 +14263,13 @@ static tfp_tokenizer *tfpi_tokenizer_new(tfp_ctx *ctx, int64_t cap) {
 }
 
 TFP_API void tfp_tokenizer_free(tfp_tokenizer *tok) {
+  int i;
   if (!tok) return;
   while (tok->encoders) tfp_encoder_free(tok->encoders);
+  for (i = 0; i < TFPI_STAGES_MAX; i++) tfpi_room_free(&tok->pre_room[i]);
+  for (i = 0; i < 2; i++) tfpi_room_free(&tok->norm_room[i]), tfpi_grown_free(&tok->tokens_of[i]);
+  for (i = 0; i < 4; i++) tfpi_grown_free(&tok->decoded[i]);
+  tfpi_grown_free(&tok->points);
   if (tok->scratch) tfpi_arena_return(tok->scratch);
   tfpi_arena_return(tok->arena);
 }
@@ -14272,14 +14332,12 @@ static tfp_status tfpi_token_add(tfp_tokenizer *tok, int64_t id, const char *a, 
   return TFP_OK;
 }
 
-/* What a token stands for in a text: with a ByteLevel decoder its characters are bytes, unless one
- * of them is outside that alphabet. */
-static tfp_status tfpi_token_raw(tfp_tokenizer *tok, tfpi_token *t) {
+/* Bytes of a token with a ByteLevel decoder: its characters are those, unless one of them is outside
+ * that alphabet. */
+static tfp_status tfpi_token_raw_bytes(tfp_tokenizer *tok, tfpi_token *t) {
   const char *s = t->text, *end = s + t->text_n;
   char *out;
   int32_t n = 0;
-  t->raw = t->text, t->raw_n = t->text_n;
-  if (tok->decoder != TFPI_DECODE_BYTES) return TFP_OK;
   while (s < end) {
     const uint32_t c = tfp_utf8_next(&s, end);
     if (c >= (uint32_t)TFPI_COUNT(tok->char_byte) || tok->char_byte[c] < 0) return TFP_OK;
@@ -14290,6 +14348,34 @@ static tfp_status tfpi_token_raw(tfp_tokenizer *tok, tfpi_token *t) {
   t->raw = out, t->raw_n = n;
   for (s = t->text; s < end; out++) *out = (char)tok->char_byte[tfp_utf8_next(&s, end)];
   *out = 0;
+  return TFP_OK;
+}
+
+/* What a token stands for in a text: signs for blanks become these, a prefix goes. */
+static tfp_status tfpi_token_raw(tfp_tokenizer *tok, tfpi_token *t) {
+  const tfpi_stage_spec *st = tok->decs.n ? &tok->decs.at[0] : NULL;
+  const char *sign = NULL;
+  int32_t i, sign_n = 0, n = 0;
+  char *out;
+  t->raw = t->text, t->raw_n = t->text_n;
+  if (tok->decoder == TFPI_DECODE_BYTES) return tfpi_token_raw_bytes(tok, t);
+  if (tok->decoder != TFPI_DECODE_LIST || !st || t->flags & TFPI_IS_ADDED) return TFP_OK;
+  if (st->kind == TFPI_DEC_WORDPIECE && st->from_n && t->text_n > st->from_n &&
+      !memcmp(t->text, st->from, (size_t)st->from_n))
+    t->raw += st->from_n, t->raw_n -= st->from_n;
+  if (st->kind == TFPI_DEC_METASPACE) sign = st->to, sign_n = st->to_n;
+  if (st->kind == TFPI_DEC_REPLACE && !st->flag[0] && st->to_n == 1 && st->to[0] == ' ')
+    sign = st->from, sign_n = st->from_n;
+  if (!sign || t->text_n < sign_n) return TFP_OK;
+  out = tfpi_tokenizer_bytes_new(tok, (size_t)t->text_n + 1);
+  if (!out) return tok->ctx->status;
+  for (i = 0; i < t->text_n; n++) {
+    const int is = t->text_n - i >= sign_n && !memcmp(t->text + i, sign, (size_t)sign_n);
+    out[n] = is ? ' ' : t->text[i];
+    i += is ? sign_n : 1;
+  }
+  out[n] = 0;
+  t->raw = out, t->raw_n = n;
   return TFP_OK;
 }
 
@@ -14488,6 +14574,131 @@ static tfp_status tfpi_index_symbols(tfp_tokenizer *tok) {
   return TFP_OK;
 }
 
+/* ---- a trie of all tokens, for WordPiece and Unigram ---- */
+
+typedef struct tfpi_twig { int32_t child, next, id, slot; uint8_t byte; } tfpi_twig;
+
+/* All tokens as a tree of nodes with their children in a list; how many nodes, 0 without memory. */
+static int64_t tfpi_twigs(tfp_tokenizer *tok, tfpi_arena *work, tfpi_twig **out) {
+  int64_t i, bytes = 1, n = 1;
+  int32_t k;
+  tfpi_twig *t;
+  for (i = 0; i < tok->size; i++)
+    if (tok->tokens[i].text && tok->tokens[i].flags & TFPI_IN_MODEL) bytes += tok->tokens[i].text_n;
+  if (bytes > INT32_MAX / 8) {
+    tfpi_fail(tok->ctx, TFP_ERR_UNSUPPORTED, "tokenizer: the tokens have %i bytes in all", bytes);
+    return 0;
+  }
+  t = *out = (tfpi_twig *)tfpi_new(work, bytes, sizeof *t);
+  if (!t) return 0;
+  t[0].id = -1;
+  for (i = 0; i < tok->size; i++) {
+    const tfpi_token *token = &tok->tokens[i];
+    int32_t at = 0;
+    if (!token->text || !(token->flags & TFPI_IN_MODEL) || !token->text_n) continue;
+    for (k = 0; k < token->text_n; k++) {
+      const uint8_t byte = (uint8_t)token->text[k];
+      int32_t *next = &t[at].child;
+      while (*next && t[*next].byte != byte) next = &t[*next].next;
+      if (!*next) t[n].byte = byte, t[n].id = -1, *next = (int32_t)n++;
+      at = *next;
+    }
+    t[at].id = (int32_t)i;
+  }
+  return n;
+}
+
+/* A base from which all children of a node fall on free places. After many tries, the end. */
+static int64_t tfpi_trie_base(const tfpi_twig *t, int32_t child, const tfpi_trie_node *node,
+                              int64_t *from, int64_t end) {
+  int64_t at;
+  int32_t c;
+  int tries = 0, low = 255;
+  for (c = child; c; c = t[c].next)
+    if (t[c].byte < low) low = t[c].byte;
+  while (*from < end && node[*from].check >= 0) ++*from;
+  for (at = *from > low ? *from : low; at < end && tries < 256; at++) {
+    if (node[at].check >= 0) continue;
+    tries++;
+    for (c = child; c && (at - low + t[c].byte >= end || node[at - low + t[c].byte].check < 0);)
+      c = t[c].next;
+    if (!c) return at - low;
+  }
+  if (tries == 256) *from += 256; /* what is free there is hard to use */
+  return end > low ? end - low : 0;
+}
+
+/* The tree as a double array, breadth first. */
+static tfp_status tfpi_index_trie(tfp_tokenizer *tok) {
+  tfpi_arena *work = tfpi_arena_borrow(tok->ctx);
+  tfpi_twig *t = NULL;
+  const int64_t n = work ? tfpi_twigs(tok, work, &t) : 0;
+  int32_t *queue = n ? (int32_t *)tfpi_new(work, n, sizeof *queue) : NULL;
+  tfpi_grown g;
+  int64_t done, waiting = 1, end = 1, from = 1, i;
+  memset(&g, 0, sizeof g);
+  for (done = 0; queue && done < waiting && !tok->ctx->status; done++) {
+    const int32_t slot = t[queue[done]].slot, child = t[queue[done]].child;
+    tfpi_trie_node *node;
+    int64_t base, old = g.room / (int64_t)sizeof *node;
+    int32_t c;
+    if (tfpi_grown_to(tok->ctx, &g, g.room, (end + 1024) * (int64_t)sizeof *node)) break;
+    node = (tfpi_trie_node *)(void *)g.at;
+    for (; old < g.room / (int64_t)sizeof *node; old++)
+      node[old].check = node[old].id = -1, node[old].base = 0;
+    if (!done) node[0].check = 0;
+    node[slot].id = t[queue[done]].id;
+    if (!child) continue;
+    base = tfpi_trie_base(t, child, node, &from, end);
+    node[slot].base = (int32_t)base;
+    for (c = child; c; c = t[c].next) {
+      t[c].slot = (int32_t)(base + t[c].byte);
+      node[t[c].slot].check = slot;
+      if (t[c].slot >= end) end = t[c].slot + 1;
+      queue[waiting++] = c;
+    }
+    if (end > INT32_MAX / 16) tfpi_fail(tok->ctx, TFP_ERR_UNSUPPORTED, "tokenizer: too many tokens");
+  }
+  tok->n_trie = end + 256; /* so that base+byte is always inside */
+  tok->trie = (tfpi_trie_node *)tfpi_new(tok->arena, tok->n_trie, sizeof *tok->trie);
+  if (!tok->ctx->status && queue) {
+    memcpy(tok->trie, g.at, (size_t)end * sizeof *tok->trie);
+    for (i = end; i < tok->n_trie; i++) tok->trie[i].check = tok->trie[i].id = -1;
+  }
+  tfpi_grown_free(&g);
+  if (work) tfpi_arena_return(work);
+  return tok->ctx->status;
+}
+
+/* The node that byte c leads to from node p; -1 if there is none. */
+TFPI_INLINE int32_t tfpi_trie_step(const tfp_tokenizer *tok, int32_t p, char c) {
+  const int32_t next = tok->trie[p].base + (unsigned char)c;
+  return tok->trie[next].check == p && next ? next : -1;
+}
+
+/* What the short way does not have, into the hash. */
+static uint64_t tfpi_stages_mix(const tfp_tokenizer *tok, uint64_t h) {
+  const tfpi_stages *list[3];
+  int64_t i, k;
+  const int64_t more[3] = {tok->model, tok->affixed, tok->max_word_chars};
+  list[0] = &tok->norms, list[1] = &tok->pres, list[2] = &tok->decs;
+  for (i = 0; i < 3; i++)
+    for (k = 0; k < list[i]->n; k++) {
+      const tfpi_stage_spec *st = &list[i]->at[k];
+      h = tfp_hash(h, &st->kind, (int64_t)sizeof st->kind);
+      h = tfp_hash(h, st->flag, (int64_t)sizeof st->flag);
+      h = tfp_hash(h, st->from ? st->from : "", st->from_n);
+      h = tfp_hash(h, st->to ? st->to : "", st->to_n);
+    }
+  h = tfp_hash(h, more, (int64_t)sizeof more);
+  h = tfp_hash(h, tok->prefix, tok->prefix_n);
+  h = tfp_hash(h, tok->suffix, tok->suffix_n);
+  if (tok->fallback) h = tfp_hash(h, tok->fallback, 256 * (int64_t)sizeof *tok->fallback);
+  if (tok->charsmap.blob) h = tfp_hash(h, tok->charsmap.blob, tok->charsmap.n_blob);
+  if (tok->scores) h = tfp_hash(h, tok->scores, tok->size * (int64_t)sizeof *tok->scores);
+  return h;
+}
+
 static uint64_t tfpi_tokenizer_mix(const tfp_tokenizer *tok) {
   const int32_t how[9] = {
       (int32_t)tok->pre,  tok->byte_level,       tok->add_prefix_space, tok->unk,   tok->fuse_unk,
@@ -14504,10 +14715,97 @@ static uint64_t tfpi_tokenizer_mix(const tfp_tokenizer *tok) {
   for (i = 0; i < tok->n_merges; i++) h = tfp_hash(h, &tok->merges[i], 8);
   for (i = 0; i < tok->n_added; i++) {
     const int32_t a[4] = {tok->added[i].id, tok->added[i].lstrip, tok->added[i].rstrip,
-                          tok->added[i].normalized};
+                          tok->added[i].normalized + 2 * tok->added[i].single_word};
     h = tfp_hash(h, a, (int64_t)sizeof a);
   }
-  return h;
+  return tok->plain ? h : tfpi_stages_mix(tok, h);
+}
+
+/* Are the stages those of the short way? Sets tok->pre and tok->plain, or lists the stages where a
+ * tokenizer was made without a list. */
+static void tfpi_short_way(tfp_tokenizer *tok) {
+  const tfpi_stage_spec *last = tok->pres.n ? &tok->pres.at[tok->pres.n - 1] : NULL;
+  const tfpi_stage_spec *first = &tok->pres.at[0];
+  if (!last && tok->byte_level) { /* made here: GPT-2's words, or bytes as they come */
+    tfpi_stage_spec *st = &tok->pres.at[tok->pres.n++];
+    st->kind = TFPI_CUT_BYTES;
+    st->flag[0] = tok->add_prefix_space, st->flag[1] = tok->trim_offsets;
+    st->flag[2] = tok->pre == TFPI_PRE_GPT2;
+    last = st;
+  }
+  if (!tok->decs.n && (tok->decoder == TFPI_DECODE_BYTES || tok->decoder == TFPI_DECODE_FUSE)) {
+    tfpi_stage_spec *st = &tok->decs.at[tok->decs.n++];
+    st->kind = tok->decoder == TFPI_DECODE_BYTES ? TFPI_DEC_BYTES : TFPI_DEC_FUSE;
+    st->flag[0] = st->flag[1] = st->flag[2] = st->kind == TFPI_DEC_BYTES;
+  }
+  tok->plain = tok->model == TFPI_MODEL_BPE && !tok->norms.n;
+  if (!last) tok->pre = TFPI_PRE_WHOLE;
+  else if (tok->pres.n == 1 && last->kind == TFPI_CUT_BYTES)
+    tok->pre = last->flag[2] ? TFPI_PRE_GPT2 : TFPI_PRE_WHOLE;
+  else if (tok->pres.n == 2 && last->kind == TFPI_CUT_BYTES && !last->flag[0] && !last->flag[2] &&
+           first->kind == TFPI_CUT_SPLIT && first->flag[0] == TFPI_ISOLATED && !first->flag[1] &&
+           first->flag[2] == 2)
+    tok->pre = TFPI_PRE_BLOOM;
+  else tok->plain = 0;
+  if (!tok->plain) tok->pre = TFPI_PRE_STAGES;
+}
+
+/* Can a text be cut before a blank behind a letter, and each part be encoded by itself? */
+static void tfpi_find_local(tfp_tokenizer *tok) {
+  const tfpi_stage_spec *st;
+  int i, cuts = 0;
+  tok->local = !tok->plain;
+  for (i = 0; i < tok->pres.n && !cuts; i++) {
+    st = &tok->pres.at[i];
+    cuts = st->kind == TFPI_CUT_BERT || st->kind == TFPI_CUT_SPACES || st->kind == TFPI_CUT_WORDS ||
+           (st->kind == TFPI_CUT_METASPACE && st->flag[1]) ||
+           (st->kind == TFPI_CUT_BYTES && st->flag[2]) ||
+           (st->kind == TFPI_CUT_SPLIT && !st->flag[1] &&
+            (st->flag[2] ? st->flag[0] == TFPI_ISOLATED
+                         : st->flag[0] == TFPI_REMOVED && st->from_n == 1 && st->from[0] == ' '));
+    tok->cut_at_newline = cuts && !i && st->kind != TFPI_CUT_METASPACE &&
+                          st->kind != TFPI_CUT_BYTES && st->kind != TFPI_CUT_SPLIT;
+    if (!cuts && st->kind != TFPI_CUT_DIGITS &&
+        (st->kind != TFPI_CUT_PUNCTUATION || st->flag[0] == TFPI_MERGED_WITH_NEXT))
+      tok->local = 0;
+  }
+  if (!cuts) tok->local = 0;
+  for (i = 0; i < tok->norms.n; i++) {
+    st = &tok->norms.at[i];
+    if (st->kind != TFPI_NORM_REPLACE) continue;
+    if (st->flag[0] ? (st->to_n != 1 || st->to[0] != ' ') &&
+                          (!tok->pres.n || tok->pres.at[0].kind != TFPI_CUT_METASPACE)
+                    : memchr(st->from, ' ', (size_t)st->from_n) != NULL)
+      tok->local = 0;
+  }
+  for (i = 0; i < tok->n_added; i++)
+    if (tok->added[i].normalized && tok->added[i].rstrip && tok->norms.n) tok->local = 0;
+}
+
+
+static tfp_status tfpi_normalize_added(tfp_tokenizer *tok);
+static int tfpi_bert_ascii_of(const tfp_tokenizer *tok, int c);
+static int tfpi_charsmap_keeps(const tfp_tokenizer *tok, int c);
+
+/* The tables of characters that stages need. */
+static tfp_status tfpi_open_stages(tfp_tokenizer *tok) {
+  int i, any = !tok->plain;
+  uint32_t c = 0;
+  for (i = 0; i < tok->n_added; i++) any |= tok->added[i].single_word;
+  if (!any) return TFP_OK;
+  tok->unicode = tfpi_unicode_new(tok->arena);
+  tok->n_flips = TFPI_COUNT(tfpi_word_flips);
+  tok->flips = (uint32_t *)tfpi_new(tok->arena, tok->n_flips, sizeof *tok->flips);
+  if (!tok->unicode || !tok->flips) return tok->ctx->status;
+  for (i = 0; i < tok->n_flips; i++) tok->flips[i] = c += tfpi_word_flips[i];
+  for (i = 0; i < 128; i++) {
+    tok->bert_ascii[i] = (uint8_t)tfpi_bert_ascii_of(tok, i);
+    tok->same_ascii[i] = (uint8_t)tfpi_charsmap_keeps(tok, i);
+    tok->bert_class[i] =
+        tfpi_is_white((uint32_t)i) ? 1
+        : tfpi_unicode_set(tok->unicode, (uint32_t)i) == TFPI_SET_PUNCTUATION ? 2 : 0;
+  }
+  return TFP_OK;
 }
 
 /* Indices, buffers and what follows from the rest. NULL on error, and then tok is freed. */
@@ -14515,28 +14813,40 @@ static tfp_tokenizer *tfpi_tokenizer_ready(tfp_tokenizer *tok) {
   tfp_ctx *ctx = tok->ctx;
   int64_t i, slots = 1024;
   int ordered = 1;
+  tfpi_short_way(tok);
+  tfpi_find_local(tok);
   for (i = 0; i < tok->size && !ctx->status; i++)
     if (tok->tokens[i].text) tfpi_token_raw(tok, &tok->tokens[i]);
-  for (i = tok->n_added - 1; i >= 0; i--) {
+  if (!ctx->status && !tfpi_open_stages(tok)) tfpi_normalize_added(tok);
+  for (i = tok->n_added - 1; i >= 0 && !ctx->status; i--) {
     int32_t *first = &tok->added_first[(unsigned char)tok->added[i].text[0]];
+    tok->any_normalized |= tok->added[i].normalized;
+    if (!tok->added[i].n) continue;
     tok->added[i].next = *first;
     *first = (int32_t)i;
   }
-  if (ctx->status || tfpi_index_symbols(tok) || tfpi_index_merges(tok)) {
-    tfp_tokenizer_free(tok);
-    return NULL;
-  }
+  if (!ctx->status && tok->model == TFPI_MODEL_BPE && !tfpi_index_symbols(tok))
+    tfpi_index_merges(tok);
+  if (!ctx->status && tok->model != TFPI_MODEL_BPE && !tfpi_index_trie(tok))
+    for (i = 0, tok->trie_prefix = 0; i < tok->prefix_n && tok->trie_prefix >= 0; i++)
+      tok->trie_prefix = tfpi_trie_step(tok, tok->trie_prefix, tok->prefix[i]);
   for (i = 0; i < 256; i++) ordered &= tok->byte_id[i] == i;
-  tok->kind = tok->n_merges ? TFP_TOKENIZER_BPE : !tok->byte_level ? TFP_TOKENIZER_CHARS
-              : ordered && tok->pre == TFPI_PRE_WHOLE ? TFP_TOKENIZER_BYTES : TFP_TOKENIZER_BPE;
-  if (tok->n_merges) { /* a cache as large as the vocabulary makes worthwhile */
+  tok->kind = tok->model == TFPI_MODEL_WORDPIECE ? TFP_TOKENIZER_WORDPIECE
+              : tok->model == TFPI_MODEL_UNIGRAM ? TFP_TOKENIZER_UNIGRAM
+              : tok->n_merges                    ? TFP_TOKENIZER_BPE
+              : !tok->byte_level                 ? TFP_TOKENIZER_CHARS
+              : ordered && tok->pre == TFPI_PRE_WHOLE ? TFP_TOKENIZER_BYTES
+                                                      : TFP_TOKENIZER_BPE;
+  if (tok->n_merges || tok->model != TFPI_MODEL_BPE) {
+    /* a cache as large as the vocabulary makes worthwhile */
     while (slots < tok->size / 2 && slots < 32768) slots *= 2;
     tok->cache_mask = (uint64_t)slots - 1;
-    tok->cache = (tfpi_cached *)tfpi_new(tok->arena, slots, sizeof *tok->cache);
-    if (!tok->cache) {
-      tfp_tokenizer_free(tok);
-      return NULL;
-    }
+    if (!ctx->status)
+      tok->cache = (tfpi_cached *)tfpi_new(tok->arena, slots, sizeof *tok->cache);
+  }
+  if (ctx->status) {
+    tfp_tokenizer_free(tok);
+    return NULL;
   }
   tfpi_find_sentinels(tok);
   tok->hash = tfpi_tokenizer_mix(tok);
@@ -14697,7 +15007,7 @@ TFP_API tfp_tokenizer_kind tfp_tokenizer_type(const tfp_tokenizer *tok) {
   return tok ? tok->kind : TFP_TOKENIZER_BYTES;
 }
 TFP_API const char *tfp_tokenizer_name(const tfp_tokenizer *tok) {
-  static const char *const names[] = {"bytes", "chars", "bpe"};
+  static const char *const names[] = {"bytes", "chars", "bpe", "wordpiece", "unigram"};
   return tok ? names[tok->kind] : "none";
 }
 TFP_API uint64_t tfp_tokenizer_hash(const tfp_tokenizer *tok) { return tok ? tok->hash : 0; }
@@ -14783,7 +15093,8 @@ static int64_t tfpi_bloom_word(const tfp_tokenizer *tok, const char *s, int64_t 
  * */
 static int64_t tfpi_safe_cut(const tfp_tokenizer *tok, const char *s, int64_t n, int parse) {
   int64_t p;
-  int length, back, i;
+  int length, back, i, k;
+  if (!tok->plain && !tok->local) return 0;
   if (tok->pre == TFPI_PRE_WHOLE && (tok->n_merges || tok->fuse_unk || tok->ignore_merges))
     return 0;
   if (tok->pre == TFPI_PRE_WHOLE && !parse) {
@@ -14791,11 +15102,13 @@ static int64_t tfpi_safe_cut(const tfp_tokenizer *tok, const char *s, int64_t n,
     return p > 0 ? p - 1 : 0; /* before the last character, which may not be complete */
   }
   for (p = n - 1; p > 0; p--) {
-    if (s[p] != ' ' && (s[p] != '\n' || tok->add_prefix_space || tok->pre == TFPI_PRE_BLOOM))
+    if (s[p] != ' ' && (s[p] != '\n' || (tok->plain ? tok->add_prefix_space || tok->pre == TFPI_PRE_BLOOM
+                                                    : !tok->cut_at_newline)))
       continue;
     for (back = 1; back < 4 && back < p && ((unsigned char)s[p - back] & 0xC0) == 0x80; back++)
       continue;
-    if (tfpi_class_at(tok, s + p - back, back, &length) == TFPI_SPACE) continue;
+    k = tfpi_class_at(tok, s + p - back, back, &length);
+    if (k == TFPI_SPACE || (k == TFPI_OTHER && !tok->plain && !tok->cut_at_newline)) continue;
     if (tok->pre == TFPI_PRE_BLOOM && !tfpi_bloom_member(tok, s + p - back, back, &length))
       continue;
     for (i = 0; parse && i < tok->n_added; i++)
@@ -14810,7 +15123,17 @@ static int64_t tfpi_safe_cut(const tfp_tokenizer *tok, const char *s, int64_t n,
 /* ---- the model: a word to ids ---- */
 
 /* Where ids go. types may be NULL; n counts on beyond max. */
-typedef struct tfpi_ids { int32_t *at, *types; int64_t max, n; int32_t type; } tfpi_ids;
+typedef struct tfpi_ids {
+  int32_t *at, *types;
+  int64_t max, n;
+  int32_t type;
+  int parse;         /* added tokens are looked for */
+  tfpi_grown *spans; /* not NULL: tfp_token_span go there, not ids to `at` */
+  int32_t sequence, words;
+  tfpi_align last_span;
+  tfp_status (*word)(void *user, const char *s, int64_t n); /* not NULL: gets words, no ids */
+  void *user;
+} tfpi_ids;
 TFPI_INLINE void tfpi_put_id(tfpi_ids *out, int32_t id) {
   if (out->n < out->max) {
     out->at[out->n] = id;
@@ -14818,6 +15141,20 @@ TFPI_INLINE void tfpi_put_id(tfpi_ids *out, int32_t id) {
   }
   out->n++;
 }
+
+/* The same with its place, where places are wanted. */
+static void tfpi_put_span(tfp_tokenizer *tok, tfpi_ids *out, int32_t id, tfpi_align where) {
+  const int64_t size = (int64_t)sizeof(tfp_token_span);
+  tfp_token_span *t;
+  if (tfpi_grown_to(tok->ctx, out->spans, out->n * size, (out->n + 1) * size)) return;
+  t = (tfp_token_span *)(void *)out->spans->at + out->n++;
+  t->id = id, t->type = out->type, t->sequence = out->sequence, t->word = out->words;
+  t->start = where.begin, t->end = where.end;
+  out->last_span = where;
+}
+
+/* Of a best path of Unigram what ends at a byte: a token (-1: unknown) and where it starts. */
+typedef struct tfpi_ending { double score; int32_t start, id; } tfpi_ending;
 
 /* Scratch for words of up to n symbols. */
 static tfp_status tfpi_tokenizer_scratch(tfp_tokenizer *tok, int64_t n) {
@@ -14832,6 +15169,8 @@ static tfp_status tfpi_tokenizer_scratch(tfp_tokenizer *tok, int64_t n) {
   tok->after = (int32_t *)tfpi_new(tok->scratch, room + 1, sizeof *tok->after);
   tok->heap = (uint64_t *)tfpi_new(tok->scratch, 2 * room + 2, sizeof *tok->heap);
   tok->prefixed = (char *)tfpi_new(tok->scratch, room + 1, 1);
+  if (tok->model == TFPI_MODEL_UNIGRAM)
+    tok->ends = (tfpi_ending *)tfpi_new(tok->scratch, room + 1, sizeof *tok->ends);
   if (!tok->ctx->status) tok->scratch_n = room;
   return tok->ctx->status;
 }
@@ -14979,21 +15318,218 @@ static int32_t tfpi_whole_word(const tfp_tokenizer *tok, const char *s, int64_t 
   return id >= 0 && tok->tokens[id].flags & TFPI_IN_MODEL ? id : -1;
 }
 
+/* WordPiece: the longest token at the front, then the longest continuation, and so on; where there
+ * is none the word is unknown as a whole. Returns how many ids; lengths may be NULL. */
+static int64_t tfpi_wordpiece(tfp_tokenizer *tok, const char *s, int64_t n, int64_t offset,
+                              int32_t *id, int32_t *lengths) {
+  int64_t start = 0, count = 0;
+  if (n > tok->max_word_chars && tfp_utf8_length(s, n) > tok->max_word_chars) start = -1;
+  while (start >= 0 && start < n) {
+    int32_t node = start ? tok->trie_prefix : 0;
+    int64_t i = start, end = -1;
+    for (; i < n && node >= 0; i++) {
+      node = tfpi_trie_step(tok, node, s[i]);
+      if (node >= 0 && tok->trie[node].id >= 0) {
+        end = i + 1;
+        id[count] = tok->trie[node].id;
+      }
+    }
+    if (end < 0) start = -1;
+    else {
+      if (lengths) lengths[count] = (int32_t)(end - start);
+      count++;
+      start = end;
+    }
+  }
+  if (start >= 0) return count;
+  if (tok->unk < 0) {
+    tfpi_fail(tok->ctx, TFP_ERR_DATA,
+              "tfp_encode: the word at byte %i is not made of tokens, and there is no unk token",
+              offset);
+    return -1;
+  }
+  id[0] = tok->unk;
+  if (lengths) lengths[0] = (int32_t)n;
+  return 1;
+}
+
+/* Ids of unknown bytes s[0,n): those of the bytes if there are all of them, else unk. */
+static int64_t tfpi_unknown(tfp_tokenizer *tok, const char *s, int64_t n, int64_t offset,
+                            int32_t *id, int32_t *lengths) {
+  int64_t i;
+  for (i = 0; tok->fallback && i < n && tok->fallback[(unsigned char)s[i]] >= 0; i++) continue;
+  if (tok->fallback && i == n) {
+    for (i = 0; i < n; i++) {
+      id[i] = tok->fallback[(unsigned char)s[i]];
+      if (lengths) lengths[i] = i ? 0 : (int32_t)n; /* 0: the same place as the one before */
+    }
+    return n;
+  }
+  if (tok->unk < 0) {
+    tfpi_no_symbol(tok, s, n, offset);
+    return -1;
+  }
+  id[0] = tok->unk;
+  if (lengths) lengths[0] = (int32_t)n;
+  return 1;
+}
+
+/* Unigram: of all ways to cut the word into tokens the likeliest (Viterbi), where a character may
+ * also be unknown. Unknown neighbours become one. */
+static int64_t tfpi_unigram(tfp_tokenizer *tok, const char *s, int64_t n, int64_t offset,
+                            tfpi_ending *e, int32_t *id, int32_t *lengths) {
+  int64_t i, k, count = 0, end;
+  e[0].score = 0;
+  for (i = 1; i <= n; i++) e[i].start = -1;
+  for (i = 0; i < n; i += k) {
+    const double here = e[i].score;
+    int32_t node = 0;
+    int alone = 0;
+    uint32_t c;
+    k = (unsigned char)s[i] < 128 ? 1 : tfp_utf8_decode(s + i, n - i, &c);
+    if (!k) k = 1;
+    for (end = i; end < n;) {
+      node = tfpi_trie_step(tok, node, s[end++]);
+      if (node < 0) break;
+      if (tok->trie[node].id < 0) continue;
+      if (e[end].start < 0 || here + tok->scores[tok->trie[node].id] > e[end].score) {
+        e[end].score = here + tok->scores[tok->trie[node].id];
+        e[end].start = (int32_t)i, e[end].id = tok->trie[node].id;
+      }
+      alone |= end == i + k;
+    }
+    if (!alone && (e[i + k].start < 0 || here + tok->unk_score > e[i + k].score)) {
+      e[i + k].score = here + tok->unk_score;
+      e[i + k].start = (int32_t)i, e[i + k].id = -1;
+    }
+  }
+  for (end = n; end > 0; end = i) { /* turn the path round: start of the next piece into e[].id's */
+    i = e[end].start;
+    if (e[end].id < 0 || e[end].id == tok->unk)
+      while (i > 0 && (e[i].id < 0 || e[i].id == tok->unk)) i = e[i].start;
+    e[i].score = (double)end; /* no longer needed as a score */
+  }
+  for (i = 0; i < n; i = end) {
+    int64_t got = 1;
+    end = (int64_t)e[i].score;
+    if (e[end].id >= 0 && e[end].id != tok->unk) {
+      id[count] = e[end].id;
+      if (lengths) lengths[count] = (int32_t)(end - i);
+    } else
+      got = tfpi_unknown(tok, s + i, end - i, offset + i, id + count,
+                         lengths ? lengths + count : NULL);
+    if (got < 0) return -1;
+    count += got;
+  }
+  return count;
+}
+
+/* First symbols of a word where these depend on their place in it, or bytes stand in for unknown
+ * characters. */
+static int64_t tfpi_symbols_affixed(tfp_tokenizer *tok, const char *s, int64_t n, int64_t offset,
+                                    int32_t *out) {
+  int64_t i, k, got, count = 0, unknown = -1; /* unknown: where the unk before has its place */
+  for (i = 0; i < n; i += k) {
+    char text[128];
+    size_t bytes = 0;
+    uint32_t c;
+    int32_t id;
+    k = tfp_utf8_decode(s + i, n - i, &c);
+    if (!k) k = 1;
+    if (i) memcpy(text, tok->prefix, (size_t)tok->prefix_n), bytes = (size_t)tok->prefix_n;
+    memcpy(text + bytes, s + i, (size_t)k);
+    bytes += (size_t)k;
+    id = tfpi_token_find(tok, text, bytes, tok->suffix, i + k == n ? (size_t)tok->suffix_n : 0);
+    if (id >= 0 && tok->tokens[id].flags & TFPI_IN_MODEL) {
+      out[count++] = id;
+      unknown = -1;
+      continue;
+    }
+    got = tfpi_unknown(tok, s + i, k, offset + i, out + count, NULL);
+    if (got < 0) return -1;
+    if (got == 1 && out[count] == tok->unk) {
+      if (tok->fuse_unk && unknown >= 0) continue;
+      unknown = count;
+    }
+    count += got;
+  }
+  return count;
+}
+
+/* The bytes of a word that a token of BPE stands for, if it is not unk; at: where in the word. */
+static int64_t tfpi_bpe_surface(const tfp_tokenizer *tok, int32_t id, int first, int last,
+                                const char **from) {
+  const tfpi_token *t = &tok->tokens[id];
+  int64_t k = t->text_n;
+  *from = t->text;
+  if (!first && k > tok->prefix_n && !memcmp(t->text, tok->prefix, (size_t)tok->prefix_n))
+    *from += tok->prefix_n, k -= tok->prefix_n;
+  if (last && k > tok->suffix_n &&
+      !memcmp(t->text + t->text_n - tok->suffix_n, tok->suffix, (size_t)tok->suffix_n))
+    k -= tok->suffix_n;
+  return k;
+}
+
+/* How many bytes of a word each token of BPE stands for. */
+static void tfpi_bpe_lengths(const tfp_tokenizer *tok, const char *s, int64_t n, const int32_t *id,
+                             int64_t count, int32_t *lengths) {
+  int64_t i, at = 0, k;
+  const char *from;
+  uint32_t c;
+  for (i = 0; i < count; i++) {
+    const int last = i + 1 == count;
+    if (tok->byte_level) k = tok->tokens[id[i]].raw_n;
+    else if (id[i] == tok->unk) { /* an unknown character, or all up to the next token */
+      const int64_t next = last ? 0 : tfpi_bpe_surface(tok, id[i + 1], 0, i + 2 == count, &from);
+      k = 0;
+      do {
+        const int one = tfp_utf8_decode(s + at + k, n - at - k, &c);
+        k += one ? one : 1;
+      } while (tok->fuse_unk && !last && next <= n - at - k &&
+               memcmp(s + at + k, from, (size_t)next) != 0);
+    } else if (tok->fallback && at < n && tok->fallback[(unsigned char)s[at]] == id[i]) k = 1;
+    else k = tfpi_bpe_surface(tok, id[i], !at, last, &from);
+    if (k > n - at || last) k = n - at;
+    lengths[i] = (int32_t)k;
+    at += k;
+  }
+}
+
+/* Ids of a word by the model. few has room for TFPI_FEW ids and serves short words; *id says where
+ * they are. lengths: not NULL if those are wanted. Returns how many; -1 on error. */
+static int64_t tfpi_word_ids(tfp_tokenizer *tok, const char *s, int64_t n, int64_t offset,
+                             int32_t *few, int32_t **id, int32_t **lengths) {
+  tfpi_ending ends[TFPI_FEW + 1], *e = ends;
+  int64_t count;
+  *id = few;
+  if (n > TFPI_FEW || lengths) {
+    if (tfpi_tokenizer_scratch(tok, n)) return -1;
+    *id = tok->symbols;
+    if (tok->model == TFPI_MODEL_UNIGRAM) e = tok->ends;
+    if (lengths) *lengths = tok->after;
+  }
+  if (tok->model == TFPI_MODEL_WORDPIECE)
+    return tfpi_wordpiece(tok, s, n, offset, *id, lengths ? *lengths : NULL);
+  if (tok->model == TFPI_MODEL_UNIGRAM)
+    return tfpi_unigram(tok, s, n, offset, e, *id, lengths ? *lengths : NULL);
+  if (tok->ignore_merges && ((*id)[0] = tfpi_whole_word(tok, s, n)) >= 0) count = 1;
+  else {
+    count = tok->affixed ? tfpi_symbols_affixed(tok, s, n, offset, *id)
+                         : tfpi_symbols(tok, s, n, offset, *id);
+    if (count < 0) return -1;
+    if (n > TFPI_FEW || lengths) count = tfpi_merge_many(tok, count);
+    else count = tfpi_merge_few(tok, *id, count);
+  }
+  if (lengths) tfpi_bpe_lengths(tok, s, n, *id, count, *lengths);
+  return count;
+}
+
 static tfp_status tfpi_word_uncached(tfp_tokenizer *tok, tfpi_ids *out, const char *s, int64_t n,
                                      int64_t offset, tfpi_cached *keep) {
-  int32_t few[TFPI_FEW], *id = few;
-  int64_t count, i;
-  if (tok->ignore_merges && (few[0] = tfpi_whole_word(tok, s, n)) >= 0) count = 1;
-  else {
-    if (n > TFPI_FEW) {
-      if (tfpi_tokenizer_scratch(tok, n)) return tok->ctx->status;
-      id = tok->symbols;
-    }
-    count = tfpi_symbols(tok, s, n, offset, id);
-    if (count < 0) return tok->ctx->status;
-    if (n > TFPI_FEW) count = tfpi_merge_many(tok, count);
-    else count = tfpi_merge_few(tok, id, count);
-  }
+  int32_t few[TFPI_FEW], *id;
+  const int64_t count = tfpi_word_ids(tok, s, n, offset, few, &id, NULL);
+  int64_t i;
+  if (count < 0) return tok->ctx->status;
   for (i = 0; i < count; i++) tfpi_put_id(out, id[i]);
   if (!keep || count > TFPI_CACHE_IDS) return TFP_OK;
   memset(keep->key, 0, sizeof keep->key);
@@ -15037,6 +15573,614 @@ static tfp_status tfpi_word(tfp_tokenizer *tok, tfpi_ids *out, const char *s, in
   return tfpi_word_uncached(tok, out, s, n, offset, &slot[0]);
 }
 
+/* ---- normalisers: text in, text out, and where each byte comes from if that is wanted ---- */
+
+/* Text between added tokens, or a part of it. */
+typedef struct tfpi_piece {
+  const char *s;
+  int64_t n, offset;       /* offset: of s in the text that was given, where align is NULL */
+  const tfpi_align *align; /* of each byte, or NULL */
+  int first;               /* nothing of the text between lies before it */
+  int begins;              /* nor anything else: it begins the whole text */
+} tfpi_piece;
+
+/* Where byte i of a piece comes from: its character. */
+static tfpi_align tfpi_align_at(const tfpi_piece *p, int64_t i) {
+  tfpi_align a;
+  int64_t from = i;
+  uint32_t c;
+  int k;
+  if (p->align) return p->align[i];
+  while (from > 0 && i - from < 3 && ((unsigned char)p->s[from] & 0xC0) == 0x80) from--;
+  k = tfp_utf8_decode(p->s + from, p->n - from, &c);
+  if (from + k <= i) from = i, k = 1; /* not UTF-8: a byte of its own */
+  a.begin = p->offset + from, a.end = a.begin + k;
+  return a;
+}
+static tfpi_piece tfpi_subpiece(const tfpi_piece *p, int64_t start, int64_t end) {
+  tfpi_piece part = *p;
+  part.s += start, part.n = end - start, part.offset += start;
+  if (part.align) part.align += start;
+  part.first = p->first && !start, part.begins = p->begins && !start;
+  return part;
+}
+
+/* A text that grows, and where its bytes come from. */
+typedef struct tfpi_normed {
+  tfp_ctx *ctx;
+  tfpi_room *room;
+  char *at;
+  tfpi_align *align; /* NULL if that is not wanted */
+  int64_t n;
+  int aligned;
+} tfpi_normed;
+
+/* Makes room for `more` bytes. */
+static tfp_status tfpi_normed_room(tfpi_normed *w, int64_t more) {
+  const int64_t size = (int64_t)sizeof(tfpi_align), need = w->n + more;
+  if (tfpi_grown_to(w->ctx, &w->room->text, w->n, need) ||
+      (w->aligned && tfpi_grown_to(w->ctx, &w->room->align, w->n * size, need * size)))
+    return w->ctx->status;
+  w->at = w->room->text.at;
+  if (w->aligned) w->align = (tfpi_align *)(void *)w->room->align.at;
+  return TFP_OK;
+}
+static tfp_status tfpi_normed_open(tfp_tokenizer *tok, tfpi_normed *w, tfpi_room *room, int aligned,
+                                   int64_t bytes) {
+  w->ctx = tok->ctx, w->room = room, w->n = 0, w->aligned = aligned, w->align = NULL;
+  return tfpi_normed_room(w, bytes);
+}
+static void tfpi_write(tfpi_normed *w, const char *s, int64_t k, const tfpi_piece *p, int64_t from) {
+  int64_t i;
+  if (tfpi_normed_room(w, k)) return;
+  if (k) memcpy(w->at + w->n, s, (size_t)k);
+  if (w->aligned && k) {
+    const tfpi_align a = tfpi_align_at(p, from);
+    for (i = 0; i < k; i++) w->align[w->n + i] = a;
+  }
+  w->n += k;
+}
+static void tfpi_write_char(tfpi_normed *w, uint32_t c, const tfpi_piece *p, int64_t from) {
+  char s[4];
+  tfpi_write(w, s, tfp_utf8_encode(c, s), p, from);
+}
+/* Bytes [from,to) of the piece as they are. */
+static void tfpi_write_part(tfpi_normed *w, const tfpi_piece *p, int64_t from, int64_t to) {
+  int64_t i;
+  if (from >= to || tfpi_normed_room(w, to - from)) return;
+  memcpy(w->at + w->n, p->s + from, (size_t)(to - from));
+  for (i = from; w->aligned && i < to; i++) w->align[w->n + i - from] = tfpi_align_at(p, i);
+  w->n += to - from;
+}
+/* The character at byte i of a piece and its length; a byte that is not UTF-8 is U+FFFD. */
+TFPI_INLINE uint32_t tfpi_char_at(const tfpi_piece *p, int64_t i, int *length) {
+  uint32_t c = (unsigned char)p->s[i];
+  *length = 1;
+  if (c < 128) return c;
+  *length = tfp_utf8_decode(p->s + i, p->n - i, &c);
+  if (*length) return c;
+  *length = 1;
+  return 0xFFFD;
+}
+
+/* One of CJK's ideographs, as the reference has the ranges: 2B920 there should be 2B820. */
+static int tfpi_is_ideograph(uint32_t c) {
+  return (c >= 0x4E00 && c <= 0x9FFF) || (c >= 0x3400 && c <= 0x4DBF) ||
+         (c >= 0x20000 && c <= 0x2A6DF) || (c >= 0x2A700 && c <= 0x2B73F) ||
+         (c >= 0x2B740 && c <= 0x2B81F) || (c >= 0x2B920 && c <= 0x2CEAF) ||
+         (c >= 0xF900 && c <= 0xFAFF) || (c >= 0x2F800 && c <= 0x2FA1F);
+}
+/* clean_text: 0 for what is dropped, a blank for white space, else c. Some white space is dropped:
+ * it is a control character first. */
+static uint32_t tfpi_bert_clean(const tfp_tokenizer *tok, uint32_t c) {
+  if (c == '\t' || c == '\n' || c == '\r') return ' ';
+  if (!c || c == 0xFFFD || tfpi_unicode_set(tok->unicode, c) == TFPI_SET_CONTROL) return 0;
+  return tfpi_is_white(c) ? ' ' : c;
+}
+/* Lower case, all of it: U+0130 becomes two characters. */
+static void tfpi_write_lower(const tfp_tokenizer *tok, tfpi_normed *w, uint32_t c,
+                             const tfpi_piece *p, int64_t from) {
+  uint32_t low[2];
+  int i, n = tfpi_unicode_lower_of(tok->unicode, c, low);
+  for (i = 0; i < n; i++) tfpi_write_char(w, low[i], p, from);
+}
+
+/* Bytes [from,to), which are ASCII, as BertNormalizer has them. */
+static void tfpi_norm_bert_ascii(const tfp_tokenizer *tok, const tfpi_piece *p, int64_t from,
+                                 int64_t to, tfpi_normed *w) {
+  char *at;
+  int64_t i;
+  if (tfpi_normed_room(w, to - from)) return;
+  at = w->at + w->n;
+  for (i = from; i < to; i++) {
+    const char c = (char)tok->bert_ascii[(unsigned char)p->s[i]];
+    if (w->aligned) w->align[at - w->at] = tfpi_align_at(p, i);
+    *at = c;
+    at += c != 0;
+  }
+  w->n = at - w->at;
+}
+
+/* BertNormalizer. Step after step for all of the text is the same as all steps for one character
+ * after the other: the marks that decomposition would sort are those that strip_accents removes. */
+static void tfpi_norm_bert(const tfp_tokenizer *tok, const tfpi_stage_spec *st, const tfpi_piece *p,
+                           tfpi_normed *w) {
+  const int clean = st->flag[0], chinese = st->flag[1], lower = st->flag[3];
+  const int strip = st->flag[2] < 0 ? lower : st->flag[2];
+  int64_t i = 0, end;
+  int length, k;
+  while (i < p->n && !w->ctx->status) {
+    uint32_t c, part[TFPI_DECOMPOSE_MAX];
+    int parts = 1, wide;
+    for (end = i; end < p->n && (signed char)p->s[end] >= 0; end++) continue;
+    if (end > i) tfpi_norm_bert_ascii(tok, p, i, end, w);
+    i = end;
+    if (i == p->n) return;
+    c = tfpi_char_at(p, i, &length);
+    if (clean) c = tfpi_bert_clean(tok, c);
+    wide = chinese && tfpi_is_ideograph(c);
+    if (wide) tfpi_write(w, " ", 1, p, i);
+    part[0] = c;
+    if (c && strip) parts = tfpi_decompose(tok->unicode, c, TFPI_NFD, part);
+    for (k = 0; c && k < parts; k++)
+      if (!strip || tfpi_unicode_set(tok->unicode, part[k]) != TFPI_SET_MARK) {
+        if (lower) tfpi_write_lower(tok, w, part[k], p, i);
+        else tfpi_write_char(w, part[k], p, i);
+      }
+    if (wide) tfpi_write(w, " ", 1, p, i);
+    i += length;
+  }
+}
+
+/* What the charsmap makes of s[0,n): the text for its shortest beginning that has one, or NULL. */
+static const char *tfpi_charsmap_find(const tfpi_charsmap *m, const char *s, int64_t n,
+                                      int64_t *bytes) {
+  int64_t node = 0, i;
+  uint32_t unit = tfpi_get32(m->units);
+  node ^= (int64_t)((unit >> 10) << ((unit & 0x200) >> 6));
+  for (i = 0; i < n && s[i]; i++) {
+    node ^= (unsigned char)s[i];
+    if (node >= m->n_units) return NULL;
+    unit = tfpi_get32(m->units + 4 * node);
+    if ((unit & 0x800000FFu) != (unsigned char)s[i]) return NULL;
+    node ^= (int64_t)((unit >> 10) << ((unit & 0x200) >> 6));
+    if (!(unit & 0x100)) continue;
+    if (node >= m->n_units) return NULL;
+    unit = tfpi_get32(m->units + 4 * node) & 0x7FFFFFFFu;
+    if ((int64_t)unit >= m->n_strings) return NULL;
+    *bytes = (int64_t)strlen(m->strings + unit); /* a NUL stands behind them all */
+    return m->strings + unit;
+  }
+  return NULL;
+}
+
+/* Does c belong to the character before it, for a reader's eye (its grapheme cluster)? */
+static int tfpi_extends(const tfp_tokenizer *tok, uint32_t c) {
+  const tfpi_char_set set = tfpi_unicode_set(tok->unicode, c);
+  return set == TFPI_SET_MARK || set == TFPI_SET_OTHER_MARK || c == 0x200C || c == 0x200D ||
+         c == 0xE33 || c == 0xEB3 || c == 0xFF9E || c == 0xFF9F || (c >= 0x1F3FB && c <= 0x1F3FF) ||
+         (c >= 0xE0020 && c <= 0xE007F);
+}
+
+/* A text that takes the place of [i,end): its characters come from those there, one from each; what
+ * is more comes from the last. */
+static void tfpi_write_instead(tfpi_normed *w, const char *to, int64_t bytes, const tfpi_piece *p,
+                               int64_t i, int64_t end) {
+  int64_t k, at;
+  for (at = 0; at < bytes && !w->ctx->status; at += k) {
+    int length;
+    for (k = 1; at + k < bytes && ((unsigned char)to[at + k] & 0xC0) == 0x80; k++) continue;
+    tfpi_write(w, to + at, k, p, i);
+    tfpi_char_at(p, i, &length);
+    if (i + length < end) i += length;
+  }
+}
+
+/* Precompiled: a cluster of less than 6 bytes is looked up as a whole, others by characters. That
+ * of a cluster only the beginning may be found, and the rest is lost then, is the reference's way. */
+static void tfpi_norm_precompiled(const tfp_tokenizer *tok, const tfpi_piece *p, tfpi_normed *w) {
+  const char *s = p->s, *to;
+  int64_t i = 0, end, bytes = 0;
+  uint32_t c;
+  int length, k;
+  while (i < p->n && !w->ctx->status) {
+    for (end = i; end < p->n && tok->same_ascii[(unsigned char)s[end]]; end++) continue;
+    if (end > i && end < p->n && (unsigned char)s[end] >= 128) end--; /* a mark may follow it */
+    tfpi_write_part(w, p, i, end);
+    i = end;
+    if (i == p->n) return;
+    c = tfpi_char_at(p, i, &length);
+    end = i + length;
+    if (c == '\r') end += end < p->n && s[end] == '\n';
+    else if (c != '\n' && c != 0x2028 && c != 0x2029 &&
+             tfpi_unicode_set(tok->unicode, c) != TFPI_SET_CONTROL)
+      while (end < p->n && (unsigned char)s[end] >= 128 &&
+             tfpi_extends(tok, tfpi_char_at(p, end, &k)))
+        end += k;
+    to = end - i < 6 ? tfpi_charsmap_find(&tok->charsmap, s + i, end - i, &bytes) : NULL;
+    if (to) tfpi_write_instead(w, to, bytes, p, i, end);
+    for (; !to && i < end; i += length) {
+      const int bad = tfpi_char_at(p, i, &length) == 0xFFFD;
+      const char *one = bad ? "\xEF\xBF\xBD" : s + i, *found;
+      found = tfpi_charsmap_find(&tok->charsmap, one, bad ? 3 : length, &bytes);
+      if (found) tfpi_write_instead(w, found, bytes, p, i, i + length);
+      else tfpi_write(w, one, bad ? 3 : length, p, i);
+    }
+    i = end;
+  }
+}
+
+/* NFC, NFD, NFKC, NFKD. ASCII stays, but for a character that a mark may follow. */
+static void tfpi_norm_form(tfp_tokenizer *tok, int form, const tfpi_piece *p, tfpi_normed *w) {
+  int64_t i = 0, end, n, k;
+  int length;
+  while (i < p->n && !w->ctx->status) {
+    uint32_t *in, *out;
+    int32_t *at, *out_at;
+    int64_t room;
+    for (end = i; end < p->n && (unsigned char)p->s[end] < 128; end++) continue;
+    if (end < p->n && end > i) end--;
+    tfpi_write_part(w, p, i, end);
+    i = end;
+    if (i == p->n) return;
+    for (end = i + 1, n = 1; end < p->n && (unsigned char)p->s[end] >= 128; end++) n++;
+    room = n * (form & TFPI_NFKD ? TFPI_DECOMPOSE_MAX : 4);
+    if (tfpi_grown_to(tok->ctx, &tok->points, 0, (2 * n + 2 * room) * 4)) return;
+    in = (uint32_t *)(void *)tok->points.at, at = (int32_t *)(in + n);
+    out = in + 2 * n, out_at = (int32_t *)(out + room);
+    for (k = i, n = 0; k < end; k += length) at[n] = (int32_t)(k - i), in[n++] = tfpi_char_at(p, k, &length);
+    n = tfpi_normal_form(tok->unicode, in, at, n, form, out, out_at, room);
+    for (k = 0; k < n; k++) tfpi_write_char(w, out[k], p, i + out_at[k]);
+    i = end;
+  }
+}
+
+/* Lowercase; or, with `accents`, StripAccents: what is no mark. */
+static void tfpi_norm_chars(const tfp_tokenizer *tok, int accents, const tfpi_piece *p,
+                            tfpi_normed *w) {
+  int64_t i;
+  int length;
+  for (i = 0; i < p->n && !w->ctx->status; i += length) {
+    const uint32_t c = tfpi_char_at(p, i, &length);
+    const tfpi_char_set set = tfpi_unicode_set(tok->unicode, c);
+    if (!accents) tfpi_write_lower(tok, w, c, p, i);
+    else if (set != TFPI_SET_MARK && set != TFPI_SET_OTHER_MARK) tfpi_write_char(w, c, p, i);
+  }
+}
+
+/* Strip. The ends are those of the text: a part of it keeps the blanks on its inner sides. */
+static void tfpi_norm_strip(const tfpi_piece *p, int left, int right, tfpi_normed *w) {
+  int64_t start = 0, end = p->n, i;
+  int length;
+  while (left && start < end && tfpi_is_white(tfpi_char_at(p, start, &length))) start += length;
+  for (i = end; right && i > start; end = i) {
+    for (i--; i > start && ((unsigned char)p->s[i] & 0xC0) == 0x80;) i--;
+    if (!tfpi_is_white(tfpi_char_at(p, i, &length))) break;
+  }
+  tfpi_write_part(w, p, start, end);
+}
+
+/* Where in s, from i on, a text stands; n if nowhere. */
+static int64_t tfpi_find_text(const char *s, int64_t i, int64_t n, const char *text, int64_t bytes) {
+  while (bytes && i + bytes <= n) {
+    const char *at = (const char *)memchr(s + i, text[0], (size_t)(n - i - bytes + 1));
+    if (!at) break;
+    if (!memcmp(at, text, (size_t)bytes)) return at - s;
+    i = at - s + 1;
+  }
+  return n;
+}
+/* The same for a stage's pattern, a text or two blanks and more; *end: where what it found ends. */
+static int64_t tfpi_find_pattern(const tfpi_stage_spec *st, int blanks, const char *s, int64_t i,
+                                 int64_t n, int64_t *end) {
+  int64_t at = blanks ? tfpi_find_text(s, i, n, "  ", 2)
+                      : tfpi_find_text(s, i, n, st->from, st->from_n);
+  *end = at == n ? n : blanks ? at + 2 : at + st->from_n;
+  while (blanks && *end < n && s[*end] == ' ') ++*end;
+  return at;
+}
+
+static void tfpi_norm_replace(const tfpi_stage_spec *st, const tfpi_piece *p, tfpi_normed *w) {
+  int64_t i = 0, at, end;
+  for (; i < p->n && !w->ctx->status; i = end) {
+    at = tfpi_find_pattern(st, st->flag[0], p->s, i, p->n, &end);
+    tfpi_write_part(w, p, i, at);
+    if (at < p->n) tfpi_write(w, st->to, st->to_n, p, end - 1);
+  }
+}
+
+/* All normalisers one after the other. first, last: p begins or ends its text. */
+static tfp_status tfpi_normalize(tfp_tokenizer *tok, tfpi_piece *p, int aligned, int last) {
+  const int first = p->first;
+  int i;
+  for (i = 0; i < tok->norms.n; i++) {
+    const tfpi_stage_spec *st = &tok->norms.at[i];
+    tfpi_normed w;
+    if (tfpi_normed_open(tok, &w, &tok->norm_room[i & 1], aligned, p->n + p->n / 8 + 16)) break;
+    switch (st->kind) {
+      case TFPI_NORM_BERT: tfpi_norm_bert(tok, st, p, &w); break;
+      case TFPI_NORM_PRECOMPILED: tfpi_norm_precompiled(tok, p, &w); break;
+      case TFPI_NORM_NFC: tfpi_norm_form(tok, TFPI_NFC, p, &w); break;
+      case TFPI_NORM_NFD: tfpi_norm_form(tok, TFPI_NFD, p, &w); break;
+      case TFPI_NORM_NFKC: tfpi_norm_form(tok, TFPI_NFKC, p, &w); break;
+      case TFPI_NORM_NFKD: tfpi_norm_form(tok, TFPI_NFKD, p, &w); break;
+      case TFPI_NORM_LOWERCASE: tfpi_norm_chars(tok, 0, p, &w); break;
+      case TFPI_NORM_STRIP_ACCENTS: tfpi_norm_chars(tok, 1, p, &w); break;
+      case TFPI_NORM_STRIP:
+        tfpi_norm_strip(p, st->flag[0] && first, st->flag[1] && last, &w);
+        break;
+      case TFPI_NORM_REPLACE: tfpi_norm_replace(st, p, &w); break;
+      default: /* TFPI_NORM_PREPEND */
+        if (p->n && first) tfpi_write(&w, st->to, st->to_n, p, 0);
+        tfpi_write_part(&w, p, 0, p->n);
+    }
+    p->s = w.at, p->n = w.n, p->align = w.align, p->first = first;
+  }
+  return tok->ctx->status;
+}
+
+/* What an ASCII character becomes in BertNormalizer, where there is one; 0: nothing. */
+static int tfpi_bert_ascii_of(const tfp_tokenizer *tok, int c) {
+  int i;
+  for (i = 0; i < tok->norms.n; i++) {
+    const tfpi_stage_spec *st = &tok->norms.at[i];
+    if (st->kind != TFPI_NORM_BERT) continue;
+    if (st->flag[0]) c = (int)tfpi_bert_clean(tok, (uint32_t)c);
+    return st->flag[3] && c >= 'A' && c <= 'Z' ? c + 32 : c;
+  }
+  return c;
+}
+/* Does Precompiled leave this ASCII character as it is? */
+static int tfpi_charsmap_keeps(const tfp_tokenizer *tok, int c) {
+  const char s = (char)c;
+  int64_t bytes;
+  return c != '\r' && tok->charsmap.units && !tfpi_charsmap_find(&tok->charsmap, &s, 1, &bytes);
+}
+
+/* Added tokens that are looked for in normalised text are normalised themselves. */
+static tfp_status tfpi_normalize_added(tfp_tokenizer *tok) {
+  int i;
+  for (i = 0; i < tok->n_added && tok->norms.n; i++) {
+    tfpi_added *a = &tok->added[i];
+    tfpi_piece p;
+    char *copy;
+    if (!a->normalized) continue;
+    memset(&p, 0, sizeof p);
+    p.s = a->text, p.n = a->n, p.first = p.begins = 1;
+    if (tfpi_normalize(tok, &p, 0, 1)) break;
+    copy = tfpi_tokenizer_bytes_new(tok, (size_t)p.n + 1);
+    if (!copy) break;
+    memcpy(copy, p.s, (size_t)p.n);
+    copy[p.n] = 0;
+    a->text = copy, a->n = (int32_t)p.n;
+  }
+  return tok->ctx->status;
+}
+
+/* ---- pre-tokenizers as stages: a text is cut, and each piece goes on to the next stage ---- */
+
+static tfp_status tfpi_stage(tfp_tokenizer *tok, tfpi_ids *out, int k, const tfpi_piece *p);
+
+/* \w of the reference's patterns. */
+static int tfpi_is_word(const tfp_tokenizer *tok, uint32_t c) {
+  const int k = tfpi_class_of(tok, c);
+  int low = 0, high = tok->n_flips, word = k == TFPI_LETTER || k == TFPI_NUMBER;
+  if (c < 128) return word || c == '_';
+  if (!word) {
+    const tfpi_char_set set = tfpi_unicode_set(tok->unicode, c);
+    word = set == TFPI_SET_MARK || set == TFPI_SET_OTHER_MARK;
+  }
+  while (low < high) { /* how many runs begin or end at or before c */
+    const int mid = (low + high) / 2;
+    if (tok->flips[mid] <= c) low = mid + 1;
+    else high = mid;
+  }
+  return word ^ (low & 1);
+}
+
+/* A word is whole: to the model, or to whoever collects words. */
+static tfp_status tfpi_put_word(tfp_tokenizer *tok, tfpi_ids *out, const tfpi_piece *p) {
+  int32_t *id, *lengths;
+  int64_t count, i, at = 0;
+  if (!p->n) return TFP_OK;
+  if (out->word) return out->word(out->user, p->s, p->n);
+  if (!out->spans) return tfpi_word(tok, out, p->s, p->n, p->offset);
+  count = tfpi_word_ids(tok, p->s, p->n, p->offset, NULL, &id, &lengths);
+  for (i = 0; i < count; i++) {
+    if (i && !lengths[i]) tfpi_put_span(tok, out, id[i], out->last_span);
+    else if (lengths[i] < 1) continue;
+    else {
+      tfpi_align a = tfpi_align_at(p, at);
+      a.end = tfpi_align_at(p, at + lengths[i] - 1).end;
+      tfpi_put_span(tok, out, id[i], a);
+      at += lengths[i];
+    }
+  }
+  out->words++;
+  return tok->ctx->status;
+}
+
+/* ByteLevel: the last stage. */
+static tfp_status tfpi_cut_bytes(tfp_tokenizer *tok, tfpi_ids *out, int k, const tfpi_piece *p) {
+  tfpi_piece q = *p;
+  int64_t i, end;
+  if (tok->pres.at[k].flag[0] && p->n && p->s[0] != ' ') {
+    tfpi_normed w;
+    if (tfpi_normed_open(tok, &w, &tok->pre_room[k], out->spans != NULL, p->n + 1))
+      return tok->ctx->status;
+    tfpi_write(&w, " ", 1, p, 0);
+    tfpi_write_part(&w, p, 0, p->n);
+    q.s = w.at, q.n = w.n, q.align = w.align, q.offset--;
+  }
+  for (i = 0; i < q.n && !tok->ctx->status; i = end) {
+    const int64_t word = tok->pres.at[k].flag[2] ? tfpi_gpt2_word(tok, q.s, i, q.n) : q.n;
+    tfpi_piece part;
+    end = word;
+    part = tfpi_subpiece(&q, i, end);
+    tfpi_put_word(tok, out, &part);
+  }
+  return tok->ctx->status;
+}
+
+/* Metaspace: blanks become its sign, one comes in front, and words begin with it. */
+static tfp_status tfpi_cut_metaspace(tfp_tokenizer *tok, tfpi_ids *out, int k,
+                                     const tfpi_piece *p) {
+  const tfpi_stage_spec *st = &tok->pres.at[k];
+  const char *blank;
+  tfpi_piece q = *p;
+  tfpi_normed w;
+  int64_t i, end;
+  if (tfpi_normed_open(tok, &w, &tok->pre_room[k], out->spans != NULL, p->n + 3 * st->to_n))
+    return tok->ctx->status;
+  if (st->flag[0] == 2 || (st->flag[0] == 1 && p->begins))
+    if (p->s[0] != ' ' && (p->n < st->to_n || memcmp(p->s, st->to, (size_t)st->to_n)))
+      tfpi_write(&w, st->to, st->to_n, p, 0);
+  for (i = 0; i < p->n && !tok->ctx->status; i = end + 1) {
+    blank = (const char *)memchr(p->s + i, ' ', (size_t)(p->n - i));
+    end = blank ? blank - p->s : p->n;
+    tfpi_write_part(&w, p, i, end);
+    if (blank) tfpi_write(&w, st->to, st->to_n, p, end);
+  }
+  q.s = w.at, q.n = w.n, q.align = w.align;
+  if (!st->flag[1]) return tfpi_stage(tok, out, k + 1, &q);
+  for (i = 0; i < q.n && !tok->ctx->status; i = end) {
+    tfpi_piece part;
+    const int sign = q.n - i >= st->to_n && !memcmp(q.s + i, st->to, (size_t)st->to_n);
+    end = tfpi_find_text(q.s, i + (sign ? st->to_n : 0), q.n, st->to, st->to_n);
+    part = tfpi_subpiece(&q, i, end);
+    tfpi_stage(tok, out, k + 1, &part);
+  }
+  return tok->ctx->status;
+}
+
+/* Classes by which BERT cuts: 1 white space, 2 punctuation. */
+TFPI_INLINE int tfpi_bert_class(const tfp_tokenizer *tok, const tfpi_piece *p, int64_t i,
+                                int *length) {
+  uint32_t c;
+  if ((signed char)p->s[i] >= 0) {
+    *length = 1;
+    return tok->bert_class[(unsigned char)p->s[i]];
+  }
+  c = tfpi_char_at(p, i, length);
+  return tfpi_is_white(c) ? 1 : tfpi_unicode_set(tok->unicode, c) == TFPI_SET_PUNCTUATION ? 2 : 0;
+}
+
+/* BertPreTokenizer, and WhitespaceSplit, which is the same without punctuation. */
+static tfp_status tfpi_cut_bert(tfp_tokenizer *tok, tfpi_ids *out, int k, const tfpi_piece *p) {
+  const int signs = tok->pres.at[k].kind == TFPI_CUT_BERT ? 2 : 3;
+  int64_t i = 0, start = 0;
+  int length = 1;
+  for (; i <= p->n && !tok->ctx->status; i += length) {
+    const int kind = i < p->n ? tfpi_bert_class(tok, p, i, &length) : 1;
+    tfpi_piece part;
+    if (kind != 1 && kind != signs) continue;
+    if (i > start) {
+      part = tfpi_subpiece(p, start, i);
+      if (tfpi_stage(tok, out, k + 1, &part)) break;
+    }
+    if (kind == 2) {
+      part = tfpi_subpiece(p, i, i + length);
+      if (tfpi_stage(tok, out, k + 1, &part)) break;
+    }
+    if (i == p->n) break;
+    start = i + length;
+  }
+  return tok->ctx->status;
+}
+
+/* The next match of a stage in [i,n): where it is and, in *end, where it ends; n if there is none. */
+static int64_t tfpi_match(tfp_tokenizer *tok, const tfpi_stage_spec *st, const tfpi_piece *p,
+                          int64_t i, int64_t *end) {
+  const char *s = p->s;
+  const int64_t n = p->n;
+  int length;
+  if (st->kind == TFPI_CUT_SPLIT && st->flag[2] == 0)
+    return tfpi_find_pattern(st, 0, s, i, n, end);
+  for (; i < n; i += length) {
+    const uint32_t c = tfpi_char_at(p, i, &length);
+    int64_t at = i;
+    int found, word;
+    *end = i + length;
+    switch (st->kind) {
+      case TFPI_CUT_PUNCTUATION:
+        found = tfpi_unicode_set(tok->unicode, c) == TFPI_SET_PUNCTUATION;
+        break;
+      case TFPI_CUT_DIGITS: found = tfpi_class_of(tok, c) == TFPI_NUMBER; break;
+      case TFPI_CUT_WORDS:
+        found = !tfpi_is_white(c), word = tfpi_is_word(tok, c);
+        while (found && *end < n) {
+          const uint32_t next = tfpi_char_at(p, *end, &length);
+          if (tfpi_is_white(next) || tfpi_is_word(tok, next) != word) break;
+          *end += length;
+        }
+        break;
+      default: /* TFPI_CUT_SPLIT with a pattern */
+        if (st->flag[2] == 1) *end = tfpi_gpt2_word(tok, s, i, n), found = 1;
+        else {
+          at += s[i] == ' ';
+          found = tfpi_bloom_member(tok, s + at, n - at, &length);
+          if (found) *end = tfpi_bloom_word(tok, s, i, n);
+          else tfpi_char_at(p, i, &length);
+        }
+    }
+    if (found) return i;
+  }
+  *end = n;
+  return n;
+}
+
+/* Matches and what lies between them, joined as the behavior says. */
+static tfp_status tfpi_cut_matches(tfp_tokenizer *tok, tfpi_ids *out, int k, const tfpi_piece *p,
+                                   tfpi_behavior how, int invert) {
+  const tfpi_stage_spec *st = &tok->pres.at[k];
+  int64_t i = 0, match = 0, match_end = 0, start = -1, start_end = 0; /* [start,start_end) waits */
+  int before = 0; /* was what came before a match? */
+  tfpi_piece part;
+  while (i <= p->n && !tok->ctx->status) {
+    int64_t end;
+    int is, joins;
+    if (i == match_end || !i) match = i < p->n ? tfpi_match(tok, st, p, i, &match_end) : p->n;
+    end = i < match ? match : match_end;
+    is = (i == match && i < p->n) != invert;
+    joins = start >= 0 && i < p->n &&
+            (how == TFPI_CONTIGUOUS              ? is == before
+             : how == TFPI_MERGED_WITH_PREVIOUS ? is && !before
+             : how == TFPI_MERGED_WITH_NEXT     ? !is && before
+                                                : 0);
+    if (!joins && start >= 0) {
+      part = tfpi_subpiece(p, start, start_end);
+      if (tfpi_stage(tok, out, k + 1, &part)) break;
+      start = -1;
+    }
+    if (i == p->n) break;
+    if (!joins && (how != TFPI_REMOVED || !is)) start = i;
+    start_end = end;
+    before = is;
+    i = end;
+  }
+  return tok->ctx->status;
+}
+
+/* Stage k and those behind it. */
+static tfp_status tfpi_stage(tfp_tokenizer *tok, tfpi_ids *out, int k, const tfpi_piece *p) {
+  const tfpi_stage_spec *st = &tok->pres.at[k];
+  if (!p->n) return TFP_OK;
+  if (k == tok->pres.n) return tfpi_put_word(tok, out, p);
+  switch (st->kind) {
+    case TFPI_CUT_BYTES: return tfpi_cut_bytes(tok, out, k, p);
+    case TFPI_CUT_METASPACE: return tfpi_cut_metaspace(tok, out, k, p);
+    case TFPI_CUT_BERT:
+    case TFPI_CUT_SPACES: return tfpi_cut_bert(tok, out, k, p);
+    case TFPI_CUT_WORDS: return tfpi_cut_matches(tok, out, k, p, TFPI_REMOVED, 1);
+    case TFPI_CUT_DIGITS:
+      return tfpi_cut_matches(tok, out, k, p, st->flag[0] ? TFPI_ISOLATED : TFPI_CONTIGUOUS, 0);
+    case TFPI_CUT_PUNCTUATION:
+      return tfpi_cut_matches(tok, out, k, p, (tfpi_behavior)st->flag[0], 0);
+    default:
+      return tfpi_cut_matches(tok, out, k, p, (tfpi_behavior)st->flag[0], st->flag[1]);
+  }
+}
+
 /* ---- the pipeline ---- */
 
 /* The first word of a piece that gets a blank in front: where it ends. */
@@ -15050,12 +16194,12 @@ static int64_t tfpi_first_word(const tfp_tokenizer *tok, const char *s, int64_t 
   return at == n ? n : last; /* all blanks but the last, which belongs to the next word */
 }
 
-/* Text without added tokens. */
+/* Text without added tokens, the short way: tok->plain. */
 static tfp_status tfpi_encode_gap(tfp_tokenizer *tok, tfpi_ids *out, const char *s, int64_t n,
                                   int64_t offset, int may_prefix) {
   const int prefix = may_prefix && tok->add_prefix_space && n && s[0] != ' ';
   int64_t i = 0, end;
-  if (!tok->n_merges && !tok->ignore_merges &&
+  if (!tok->n_merges && !tok->ignore_merges && !tok->affixed &&
       !tok->fuse_unk) { /* bytes, characters: words do not matter */
     const char *at = s, *blank = " ";
     const int32_t id = prefix ? tfpi_symbol(tok, &blank, blank + 1, offset) : 0;
@@ -15093,46 +16237,121 @@ static const tfpi_added *tfpi_added_at(const tfp_tokenizer *tok, const char *s, 
   return best;
 }
 
+/* Where the character before byte i of s starts. */
+static int64_t tfpi_before(const char *s, int64_t i) {
+  int64_t back = 1;
+  while (back < 4 && back < i && ((unsigned char)s[i - back] & 0xC0) == 0x80) back++;
+  return i - back;
+}
+/* single_word: is there a letter, digit or the like at either side of [from,to)? */
+static int tfpi_inside_word(const tfp_tokenizer *tok, const tfpi_piece *p, int64_t from,
+                            int64_t to) {
+  int length;
+  return (from > 0 && tfpi_is_word(tok, tfpi_char_at(p, tfpi_before(p->s, from), &length))) ||
+         (to < p->n && tfpi_is_word(tok, tfpi_char_at(p, to, &length)));
+}
+
+static tfp_status tfpi_between(tfp_tokenizer *tok, tfpi_ids *out, const tfpi_piece *p, int pass,
+                               int may_prefix);
+
 /* Cuts added tokens out: those of the raw text (pass 0), then, between these, those of normalised
- * text (pass 1); pass 2 is what lies between them all. A normaliser would work between 0 and 1. */
-static tfp_status tfpi_encode_text(tfp_tokenizer *tok, tfpi_ids *out, const char *s, int64_t n,
-                                   int64_t offset, int pass, int may_prefix) {
+ * text (pass 1). */
+static tfp_status tfpi_cut_added(tfp_tokenizer *tok, tfpi_ids *out, const tfpi_piece *p, int pass,
+                                 int may_prefix) {
+  const char *s = p->s;
+  const int64_t n = p->n;
   int64_t start = 0, i = 0;
-  if (pass == 2) return tfpi_encode_gap(tok, out, s, n, offset, may_prefix);
+  tfpi_piece part;
   while (i < n) {
     const tfpi_added *a =
         tok->added_first[(unsigned char)s[i]] < 0 ? NULL : tfpi_added_at(tok, s + i, n - i, pass);
-    int64_t from = i, to;
-    int length, back;
-    if (!a) {
-      i++;
-      continue;
-    }
-    to = i + a->n;
+    int64_t from = i, to = a ? i + a->n : i + 1;
+    int length;
+    tfpi_align where;
+    i = to;
+    if (!a || (a->single_word && tfpi_inside_word(tok, p, from, to))) continue;
     while (a->lstrip && from > start) { /* blanks before it, back to the token before */
-      for (back = 1;
-           back < 4 && back < from - start && ((unsigned char)s[from - back] & 0xC0) == 0x80;
-           back++)
-        continue;
-      if (tfpi_class_at(tok, s + from - back, back, &length) != TFPI_SPACE || length != back) break;
-      from -= back;
+      const int64_t back = tfpi_before(s, from);
+      if (back < start || tfpi_class_at(tok, s + back, from - back, &length) != TFPI_SPACE ||
+          length != from - back)
+        break;
+      from = back;
     }
     while (a->rstrip && to < n && tfpi_class_at(tok, s + to, n - to, &length) == TFPI_SPACE)
       to += length;
-    if (from > start && tfpi_encode_text(tok, out, s + start, from - start, offset + start,
-                                         pass + 1, may_prefix || start > 0))
+    part = tfpi_subpiece(p, start, from);
+    if (from > start && tfpi_between(tok, out, &part, pass, may_prefix || start > 0))
       return tok->ctx->status;
-    tfpi_put_id(out, a->id);
+    if (out->spans) {
+      where = tfpi_align_at(p, from);
+      where.end = tfpi_align_at(p, to - 1).end;
+      tfpi_put_span(tok, out, a->id, where);
+      out->words++;
+    } else if (!out->word) tfpi_put_id(out, a->id);
     start = i = to;
   }
-  if (start == n) return TFP_OK;
-  return tfpi_encode_text(tok, out, s + start, n - start, offset + start, pass + 1,
-                          may_prefix || start > 0);
+  part = tfpi_subpiece(p, start, n);
+  return start == n ? TFP_OK : tfpi_between(tok, out, &part, pass, may_prefix || start > 0);
+}
+
+/* Normalises and cuts what lies between added tokens: bit by bit, where the stages allow that. */
+static tfp_status tfpi_encode_stages(tfp_tokenizer *tok, tfpi_ids *out, const tfpi_piece *p) {
+  int64_t i = 0, end;
+  for (; i < p->n && !tok->ctx->status; i = end) {
+    int64_t size = TFPI_SEGMENT, cut = 0;
+    tfpi_piece part;
+    for (; tok->local && !cut && p->n - i > 2 * size; size *= 4)
+      cut = tfpi_safe_cut(tok, p->s + i, size, tok->any_normalized);
+    end = cut ? i + cut : p->n;
+    part = tfpi_subpiece(p, i, end);
+    if (tfpi_normalize(tok, &part, out->spans != NULL, end == p->n)) break;
+    if (out->parse && tok->any_normalized) tfpi_cut_added(tok, out, &part, 1, 1);
+    else tfpi_stage(tok, out, 0, &part);
+  }
+  return tok->ctx->status;
+}
+
+/* What lies between the added tokens of a pass. */
+static tfp_status tfpi_between(tfp_tokenizer *tok, tfpi_ids *out, const tfpi_piece *p, int pass,
+                               int may_prefix) {
+  if (tok->plain && !out->spans && !out->word) {
+    if (pass == 0 && out->parse && tok->any_normalized)
+      return tfpi_cut_added(tok, out, p, 1, may_prefix);
+    return tfpi_encode_gap(tok, out, p->s, p->n, p->offset, may_prefix);
+  }
+  return pass == 0 ? tfpi_encode_stages(tok, out, p) : tfpi_stage(tok, out, 0, p);
+}
+
+/* A text that starts at byte `offset` of the whole. */
+static tfp_status tfpi_encode_text(tfp_tokenizer *tok, tfpi_ids *out, const char *s, int64_t n,
+                                   int64_t offset, int flags, int may_prefix) {
+  tfpi_piece p;
+  memset(&p, 0, sizeof p);
+  p.s = s, p.n = n, p.offset = offset, p.first = may_prefix, p.begins = offset == 0;
+  out->parse = (flags & TFP_PARSE_SPECIAL) != 0;
+  return out->parse && tok->n_added ? tfpi_cut_added(tok, out, &p, 0, may_prefix)
+                                    : tfpi_between(tok, out, &p, 0, may_prefix);
+}
+
+/* Gives each word of a text, normalised and cut as the model gets it, to `word`: what training
+ * counts. With TFP_PARSE_SPECIAL added tokens are cut out and not given. A text of several calls
+ * should be cut behind newlines. `word` may return an error to stop. */
+static TFPI_UNUSED tfp_status tfpi_each_word(tfp_tokenizer *tok, const char *s, int64_t n,
+                                             int flags,
+                                             tfp_status (*word)(void *user, const char *s,
+                                                                int64_t n),
+                                             void *user) {
+  tfpi_ids out;
+  tfp_status said;
+  memset(&out, 0, sizeof out);
+  out.word = word, out.user = user;
+  said = tfpi_encode_text(tok, &out, s, n, 0, flags, 1);
+  return tok->ctx->status ? tok->ctx->status : said;
 }
 
 static tfp_status tfpi_encode_part(tfp_tokenizer *tok, tfpi_ids *out, const char *s, int64_t n,
                                    int flags) {
-  return tfpi_encode_text(tok, out, s, n, 0, flags & TFP_PARSE_SPECIAL ? 0 : 2, 1);
+  return tfpi_encode_text(tok, out, s, n, 0, flags, 1);
 }
 
 static int64_t tfpi_encode(tfp_tokenizer *tok, const char *a, int64_t an, const char *b, int64_t bn,
@@ -15176,6 +16395,151 @@ TFP_API int64_t tfp_encode_pair(tfp_tokenizer *tok, const char *a, int64_t a_byt
   memset(&out, 0, sizeof out);
   out.at = ids, out.types = types, out.max = max;
   return tfpi_encode(tok, a, a_bytes, b, b_bytes, 1, flags, &out);
+}
+
+/* ---- tokens with their places ---- */
+
+/* ByteLevel and RobertaProcessing with trim_offsets: blanks at the ends of a token do not count,
+ * but the first blank of the text is one that was put there. */
+static void tfpi_trim_span(const tfp_tokenizer *tok, tfp_token_span *t, int first) {
+  const tfpi_token *token = &tok->tokens[t->id];
+  int64_t left = 0, right = 0;
+  while (left < token->raw_n && token->raw[left] == ' ') left++;
+  while (right < token->raw_n && token->raw[token->raw_n - 1 - right] == ' ') right++;
+  if (left && (first || t->start == 0) && tok->post_prefix) left--;
+  t->start = tfpi_min64(t->start + left, t->end);
+  if (right && t->end >= right) t->end = tfpi_max64(t->end - right, t->start);
+}
+
+/* How many tokens of two texts stay when there is room for `room`: as the reference has it. */
+static tfp_status tfpi_truncate(tfp_tokenizer *tok, const tfp_encode_desc *d, int64_t room,
+                                int with_b, int64_t *a, int64_t *b) {
+  const int64_t n = *a, m = *b, over = n + m - room;
+  int64_t *cut = d->truncate == TFP_TRUNCATE_SECOND ? b : a;
+  if (over <= 0) return TFP_OK;
+  if (d->truncate == TFP_TRUNCATE_LONGEST) {
+    const int64_t small = tfpi_min64(n, m);
+    int64_t large = small > room ? small : tfpi_max64(small, room - small), least = small;
+    if (!with_b) *a = room;
+    else {
+      if (least + large > room) least = room / 2, large = least + room % 2;
+      *a = n > m ? large : least, *b = n > m ? least : large;
+    }
+    return TFP_OK;
+  }
+  if (*cut <= over)
+    return tfpi_fail(tok->ctx, TFP_ERR_ARG,
+                     "tfp_encode_spans: %i tokens are too many by %i, and the text to be cut has "
+                     "no more than %i", n + m, over, *cut);
+  *cut -= over;
+  return TFP_OK;
+}
+
+/* Of n tokens the window of `keep` that is wanted: where it begins and how long it is. */
+static tfp_status tfpi_window(tfp_tokenizer *tok, const tfp_encode_desc *d, int64_t n, int64_t keep,
+                              int64_t *first, int64_t *count) {
+  const int64_t step = keep - d->stride;
+  *first = 0, *count = keep;
+  if (n == keep) return TFP_OK;
+  if (d->stride < 0 || step <= 0)
+    return tfpi_fail(tok->ctx, TFP_ERR_ARG,
+                     "tfp_encode_spans: stride %i is not below the %i tokens of a window",
+                     d->stride, keep);
+  if (d->window > (n - 1) / step ||
+      (d->window && (d->window - 1) * step + keep >= n)) { /* the one before has the end already */
+    *count = 0;
+    return TFP_OK;
+  }
+  *first = d->window * step;
+  *count = tfpi_min64(keep, n - *first);
+  if (d->from_left) *first = n - *first - *count;
+  return TFP_OK;
+}
+
+/* The tokens of one text, into tok->tokens_of[i]; how many, or -1. */
+static int64_t tfpi_spans_of(tfp_tokenizer *tok, int i, const char *s, int64_t n, int flags) {
+  tfpi_ids out;
+  memset(&out, 0, sizeof out);
+  out.spans = &tok->tokens_of[i], out.sequence = i, out.type = i;
+  return tfpi_encode_part(tok, &out, s, n, flags) ? -1 : out.n;
+}
+
+typedef struct tfpi_kept { int64_t first, n; } tfpi_kept;
+
+/* Puts one text's tokens, or one of the template, behind what is there. */
+static void tfpi_spans_put(const tfp_tokenizer *tok, int i, const tfpi_kept *kept, int32_t type,
+                           tfp_token_span *out, int64_t max, int64_t *n) {
+  const tfp_token_span *from = (const tfp_token_span *)(const void *)tok->tokens_of[i].at;
+  int64_t k;
+  for (k = 0; k < kept->n; k++, ++*n) {
+    tfp_token_span t;
+    if (*n >= max) continue;
+    t = from[kept->first + k];
+    t.type = type;
+    if (tok->post_bytes && tok->post_trim) tfpi_trim_span(tok, &t, !k);
+    out[*n] = t;
+  }
+}
+
+TFP_API int64_t tfp_encode_spans(tfp_tokenizer *tok, const char *a, int64_t a_bytes, const char *b,
+                                 int64_t b_bytes, const tfp_encode_desc *desc, tfp_token_span *out,
+                                 int64_t max) {
+  tfp_encode_desc d;
+  const tfpi_template *t;
+  tfpi_kept kept[2];
+  int64_t all[2] = {0, 0}, n = 0, specials = 0;
+  int i, with = b != NULL;
+  if (!tok || tok->ctx->status) return -1;
+  memset(&d, 0, sizeof d);
+  if (desc) d = *desc;
+  if ((!a && a_bytes) || a_bytes < 0 || b_bytes < 0 || max < 0 || (!out && max) || d.window < 0 ||
+      d.max_length < 0 || (int)d.truncate < 0 || d.truncate > TFP_TRUNCATE_SECOND ||
+      (d.truncate == TFP_TRUNCATE_SECOND && !b) ||
+      d.flags & ~(TFP_ADD_SPECIAL | TFP_PARSE_SPECIAL)) {
+    tfpi_fail(tok->ctx, TFP_ERR_ARG,
+              "tfp_encode_spans: a text or a place for tokens is missing, or the description is "
+              "out of range (flags %d, max_length %i, window %i)", d.flags, d.max_length, d.window);
+    return -1;
+  }
+  t = with ? &tok->pair : &tok->single;
+  if (!(d.flags & TFP_ADD_SPECIAL)) t = NULL;
+  for (i = 0; t && i < t->n; i++) specials += t->piece[i].id >= 0;
+  all[0] = tfpi_spans_of(tok, 0, a, a_bytes, d.flags);
+  if (all[0] >= 0 && with) all[1] = tfpi_spans_of(tok, 1, b, b_bytes, d.flags);
+  if (tok->ctx->status) return -1;
+  kept[0].n = all[0], kept[1].n = all[1];
+  if (d.max_length && d.max_length < specials + 1)
+    tfpi_fail(tok->ctx, TFP_ERR_ARG, "tfp_encode_spans: max_length %i leaves no room beside %i "
+              "special tokens", d.max_length, specials);
+  else if (d.max_length)
+    tfpi_truncate(tok, &d, d.max_length - specials, with, &kept[0].n, &kept[1].n);
+  if (d.window && with && d.truncate == TFP_TRUNCATE_LONGEST)
+    tfpi_fail(tok->ctx, TFP_ERR_ARG, "tfp_encode_spans: windows over both of two texts");
+  if (d.window && kept[0].n == all[0] && kept[1].n == all[1]) return tok->ctx->status ? -1 : 0;
+  for (i = 0; i < 2 && !tok->ctx->status; i++) {
+    tfp_encode_desc one = d;
+    if (with && d.truncate == TFP_TRUNCATE_LONGEST) one.stride = 0;
+    if (tfpi_window(tok, &one, all[i], kept[i].n, &kept[i].first, &kept[i].n)) break;
+    if (!kept[i].n && all[i] && d.window) return 0;
+  }
+  if (tok->ctx->status) return -1;
+  if (!t || !t->n) {
+    tfpi_spans_put(tok, 0, &kept[0], 0, out, max, &n);
+    if (with) tfpi_spans_put(tok, 1, &kept[1], 1, out, max, &n);
+  }
+  for (i = 0; t && i < t->n; i++) {
+    const int32_t id = t->piece[i].id;
+    if (id < 0) {
+      tfpi_spans_put(tok, id == TFPI_TEXT_B, &kept[id == TFPI_TEXT_B], t->piece[i].type, out, max, &n);
+      continue;
+    }
+    if (n < max) {
+      memset(&out[n], 0, sizeof *out);
+      out[n].id = id, out[n].type = t->piece[i].type, out[n].sequence = out[n].word = -1;
+    }
+    n++;
+  }
+  return n;
 }
 
 /* ---- decoding ---- */
@@ -15227,11 +16591,207 @@ static void tfpi_out_text(tfpi_out *o, const char *s, int64_t n) {
     }
 }
 
+/* ---- decoders as a list: tokens go through each as texts ---- */
+
+/* Texts in a row: text in room.text, where each ends (int64_t) in room.align. */
+typedef struct tfpi_texts { tfpi_grown *bytes, *ends; int64_t n, count; } tfpi_texts;
+
+static void tfpi_texts_add(tfp_ctx *ctx, tfpi_texts *t, const char *s, int64_t n) {
+  if (tfpi_grown_to(ctx, t->bytes, t->n, t->n + n)) return;
+  if (n) memcpy(t->bytes->at + t->n, s, (size_t)n);
+  t->n += n;
+}
+static void tfpi_texts_end(tfp_ctx *ctx, tfpi_texts *t) {
+  const int64_t size = (int64_t)sizeof(int64_t);
+  if (tfpi_grown_to(ctx, t->ends, t->count * size, (t->count + 1) * size)) return;
+  ((int64_t *)(void *)t->ends->at)[t->count++] = t->n;
+}
+static const char *tfpi_texts_at(const tfpi_texts *t, int64_t i, int64_t *n) {
+  const int64_t *ends = (const int64_t *)(const void *)t->ends->at;
+  const int64_t start = i ? ends[i - 1] : 0;
+  *n = ends[i] - start;
+  return t->bytes->at + start;
+}
+
+/* "from" becomes "to" everywhere in the last text. */
+static void tfpi_texts_replace(tfp_ctx *ctx, tfpi_texts *t, const char *s, int64_t n,
+                               const char *from, int64_t from_n, const char *to, int64_t to_n) {
+  int64_t i = 0, at;
+  while (i < n && !ctx->status) {
+    at = tfpi_find_text(s, i, n, from, from_n);
+    tfpi_texts_add(ctx, t, s + i, at - i);
+    if (at == n) return;
+    tfpi_texts_add(ctx, t, to, to_n);
+    i = at + from_n;
+  }
+}
+
+/* The blanks before signs and short forms go. In place; returns the new length. The whole text of a
+ * tokenizer with clean_up_tokenization_spaces has the same done. */
+static int64_t tfpi_clean_up(char *s, int64_t n) {
+  static const char *const rules[][2] = {
+      {" .", "."},     {" ?", "?"},   {" !", "!"},           {" ,", ","},   {" ' ", "'"},
+      {" n't", "n't"}, {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"},
+      {" 're", "'re"}};
+  int64_t i, out;
+  int k;
+  for (k = 0; k < TFPI_COUNT(rules); k++) {
+    const int64_t from = (int64_t)strlen(rules[k][0]), to = (int64_t)strlen(rules[k][1]);
+    for (i = out = 0; i < n;) {
+      if (s[i] == ' ' && i + from <= n && !memcmp(s + i, rules[k][0], (size_t)from)) {
+        memcpy(s + out, rules[k][1], (size_t)to);
+        out += to, i += from;
+      } else s[out++] = s[i++];
+    }
+    n = out;
+  }
+  return n;
+}
+
+/* <0xNN>: that byte; -1 for other texts. */
+static int tfpi_byte_token(const char *s, int64_t n) {
+  int i, x = 0;
+  if (n != 6 || memcmp(s, "<0x", 3) || s[5] != '>') return -1;
+  for (i = 3; i < 5; i++) {
+    const int low = s[i] | 32;
+    const int digit = s[i] >= '0' && s[i] <= '9' ? s[i] - '0'
+                      : low >= 'a' && low <= 'f' ? low - 'a' + 10 : -1;
+    if (digit < 0) return -1;
+    x = 16 * x + digit;
+  }
+  return x;
+}
+/* Bytes that followed each other: one text if they are UTF-8, else a U+FFFD for each. */
+static void tfpi_texts_bytes(tfp_ctx *ctx, tfpi_texts *t, int64_t start) {
+  const int64_t n = t->n - start;
+  int64_t i;
+  if (!n) return;
+  if (tfp_utf8_check(t->bytes->at + start, n) < 0) {
+    tfpi_texts_end(ctx, t);
+    return;
+  }
+  t->n = start;
+  for (i = 0; i < n; i++) {
+    tfpi_texts_add(ctx, t, "\xEF\xBF\xBD", 3);
+    tfpi_texts_end(ctx, t);
+  }
+}
+
+/* One text of a decoder that leaves their number as it is; i: which of `count`. */
+static void tfpi_decode_one(tfp_ctx *ctx, const tfpi_stage_spec *st, const char *s, int64_t n,
+                            int64_t i, int64_t count, tfpi_texts *t) {
+  const int64_t start = t->n;
+  int64_t k;
+  switch (st->kind) {
+    case TFPI_DEC_WORDPIECE:
+      if (i && st->from_n <= n && !memcmp(s, st->from, (size_t)st->from_n))
+        tfpi_texts_add(ctx, t, s + st->from_n, n - st->from_n);
+      else {
+        if (i) tfpi_texts_add(ctx, t, " ", 1);
+        tfpi_texts_add(ctx, t, s, n);
+      }
+      if (st->flag[0] && !ctx->status) t->n = start + tfpi_clean_up(t->bytes->at + start, t->n - start);
+      break;
+    case TFPI_DEC_METASPACE:
+      tfpi_texts_replace(ctx, t, s, n, st->to, st->to_n, " ", !i && st->flag[0] ? 0 : 1);
+      break;
+    case TFPI_DEC_BPE:
+      tfpi_texts_replace(ctx, t, s, n, st->from, st->from_n, " ", i + 1 < count);
+      break;
+    case TFPI_DEC_REPLACE:
+      if (!st->flag[0]) {
+        tfpi_texts_replace(ctx, t, s, n, st->from, st->from_n, st->to, st->to_n);
+        break;
+      }
+      for (k = 0; k < n && !ctx->status;) {
+        int64_t end, at = tfpi_find_pattern(st, 1, s, k, n, &end);
+        tfpi_texts_add(ctx, t, s + k, at - k);
+        if (at < n) tfpi_texts_add(ctx, t, st->to, st->to_n);
+        k = end;
+      }
+      break;
+    case TFPI_DEC_STRIP:
+      for (k = 0; k < st->flag[0] && st->from_n <= n && !memcmp(s, st->from, (size_t)st->from_n); k++)
+        s += st->from_n, n -= st->from_n;
+      for (k = 0; k < st->flag[1] && st->from_n <= n &&
+                  !memcmp(s + n - st->from_n, st->from, (size_t)st->from_n); k++)
+        n -= st->from_n;
+      tfpi_texts_add(ctx, t, s, n);
+      break;
+    default: tfpi_texts_add(ctx, t, s, n);
+  }
+}
+
+/* ByteLevel within a list: all texts to bytes, which are one text then. */
+static void tfpi_decode_bytes(tfp_tokenizer *tok, const char *s, int64_t n, tfpi_texts *t) {
+  const char *at = s, *end = s + n;
+  const int64_t start = t->n;
+  while (at < end) {
+    const uint32_t c = tfp_utf8_next(&at, end);
+    char byte;
+    if (c >= (uint32_t)TFPI_COUNT(tok->char_byte) || tok->char_byte[c] < 0) { /* as it is, then */
+      t->n = start;
+      tfpi_texts_add(tok->ctx, t, s, n);
+      return;
+    }
+    byte = (char)tok->char_byte[c];
+    tfpi_texts_add(tok->ctx, t, &byte, 1);
+  }
+}
+
+/* One decoder for all texts. */
+static void tfpi_decode_stage(tfp_tokenizer *tok, const tfpi_stage_spec *st, const tfpi_texts *from,
+                              tfpi_texts *to) {
+  tfp_ctx *ctx = tok->ctx;
+  int64_t i, n, bytes = 0; /* bytes: where those that ByteFallback collects begin */
+  to->n = to->count = 0;
+  for (i = 0; i < from->count && !ctx->status; i++) {
+    const char *s = tfpi_texts_at(from, i, &n);
+    const int byte = st->kind == TFPI_DEC_BYTE_FALLBACK ? tfpi_byte_token(s, n) : -1;
+    const char c = (char)byte;
+    if (byte >= 0) {
+      tfpi_texts_add(ctx, to, &c, 1);
+      continue;
+    }
+    if (st->kind == TFPI_DEC_BYTE_FALLBACK) tfpi_texts_bytes(ctx, to, bytes);
+    if (st->kind == TFPI_DEC_BYTES) tfpi_decode_bytes(tok, s, n, to);
+    else tfpi_decode_one(ctx, st, s, n, i, from->count, to);
+    if (st->kind != TFPI_DEC_BYTES && st->kind != TFPI_DEC_FUSE) tfpi_texts_end(ctx, to);
+    bytes = to->n;
+  }
+  if (st->kind == TFPI_DEC_BYTE_FALLBACK) tfpi_texts_bytes(ctx, to, bytes);
+  if (st->kind == TFPI_DEC_BYTES || st->kind == TFPI_DEC_FUSE) tfpi_texts_end(ctx, to);
+}
+
+/* Tokens through the list of decoders. */
+static void tfpi_decode_list(tfp_tokenizer *tok, const int32_t *ids, int64_t n, int flags,
+                             tfpi_out *o) {
+  tfpi_texts t[2];
+  int64_t i, bytes;
+  int k;
+  for (k = 0; k < 2; k++)
+    t[k].bytes = &tok->decoded[2 * k], t[k].ends = &tok->decoded[2 * k + 1], t[k].n = t[k].count = 0;
+  for (i = 0; i < n && !tok->ctx->status; i++) {
+    const tfpi_token *token = &tok->tokens[ids[i]];
+    if (flags & TFP_SKIP_SPECIAL && token->flags & TFPI_IS_SPECIAL) continue;
+    if (tok->decs.n == 0 && t[0].count) tfpi_texts_add(tok->ctx, &t[0], " ", 1);
+    tfpi_texts_add(tok->ctx, &t[0], token->text, token->text_n);
+    tfpi_texts_end(tok->ctx, &t[0]);
+  }
+  for (k = 0; k < tok->decs.n && !tok->ctx->status; k++)
+    tfpi_decode_stage(tok, &tok->decs.at[k], &t[k & 1], &t[~k & 1]);
+  k &= 1;
+  bytes = t[k].n;
+  if (tok->ctx->status || !bytes) return;
+  if (tok->clean_up) bytes = tfpi_clean_up(t[k].bytes->at, bytes);
+  tfpi_out_text(o, t[k].bytes->at, bytes);
+}
+
 TFP_API int64_t tfp_decode(tfp_tokenizer *tok, const int32_t *ids, int64_t n, int flags, char *out,
                            int64_t max) {
   tfpi_out o;
   int64_t i;
-  int any = 0;
+  int any = 0, list;
   if (!tok || tok->ctx->status) return -1;
   if (n < 0 || (!ids && n) || max < 0 || (!out && max) ||
       flags & ~(TFP_SKIP_SPECIAL | TFP_REPLACE_INVALID)) {
@@ -15242,6 +16802,7 @@ TFP_API int64_t tfp_decode(tfp_tokenizer *tok, const int32_t *ids, int64_t n, in
   }
   memset(&o, 0, sizeof o);
   o.at = out, o.max = max, o.replace = flags & TFP_REPLACE_INVALID;
+  list = tok->decoder == TFPI_DECODE_LIST || tok->clean_up;
   for (i = 0; i < n; i++) {
     const tfpi_token *t = ids[i] >= 0 && ids[i] < tok->size ? &tok->tokens[ids[i]] : NULL;
     if (!t || !t->text) {
@@ -15250,10 +16811,14 @@ TFP_API int64_t tfp_decode(tfp_tokenizer *tok, const int32_t *ids, int64_t n, in
                 tok->size);
       return -1;
     }
-    if (flags & TFP_SKIP_SPECIAL && t->flags & TFPI_IS_SPECIAL) continue;
+    if (list || (flags & TFP_SKIP_SPECIAL && t->flags & TFPI_IS_SPECIAL)) continue;
     if (any && tok->decoder == TFPI_DECODE_JOIN) tfpi_out_text(&o, " ", 1);
     tfpi_out_text(&o, t->raw, t->raw_n);
     any = 1;
+  }
+  if (list) {
+    tfpi_decode_list(tok, ids, n, flags, &o);
+    if (tok->ctx->status) return -1;
   }
   tfpi_out_decide(&o, 1);
   if (o.n < max) out[o.n] = 0;
@@ -15270,8 +16835,8 @@ struct tfp_encoder {
   tfp_status (*emit)(void *user, const int32_t *ids, int64_t n);
   void *user;
   char *text;
-  int32_t *ids;
-  int64_t n, done, room; /* bytes in text; bytes of the whole text before them; of ids */
+  tfpi_grown ids;
+  int64_t n, done; /* bytes in text; bytes of the whole text before them */
 };
 
 TFP_API tfp_encoder *tfp_encoder_new(tfp_tokenizer *tok, int flags,
@@ -15303,9 +16868,9 @@ TFP_API tfp_encoder *tfp_encoder_new(tfp_tokenizer *tok, int flags,
   enc->next = tok->encoders;
   tok->encoders = enc;
   enc->text = (char *)tfpi_new(enc->arena, TFPI_PIECE_MAX, 1);
-  enc->room = TFPI_PIECE_MAX * (tok->add_prefix_space ? 2 : 1) +
-              TFPI_TEMPLATE_MAX; /* at most an id a byte */
-  enc->ids = (int32_t *)tfpi_new(enc->arena, enc->room, sizeof *enc->ids);
+  if (!tok->ctx->status) /* at most an id a byte, as a rule */
+    tfpi_grown_to(tok->ctx, &enc->ids, 0, (int64_t)sizeof(int32_t) *
+              (TFPI_PIECE_MAX * (tok->add_prefix_space ? 2 : 1) + TFPI_TEMPLATE_MAX));
   if (!tok->ctx->status) return enc;
   tfp_encoder_free(enc);
   return NULL;
@@ -15316,6 +16881,7 @@ TFP_API void tfp_encoder_free(tfp_encoder *enc) {
   if (!enc) return;
   for (at = &enc->tok->encoders; *at; at = &(*at)->next)
     if (*at == enc) { *at = enc->next; break; }
+  tfpi_grown_free(&enc->ids);
   tfpi_arena_return(enc->arena);
 }
 
@@ -15339,18 +16905,20 @@ static tfp_status tfpi_encoder_flush(tfp_encoder *enc, int64_t n, int last) {
   tfp_ctx *ctx = enc->tok->ctx;
   tfpi_ids out;
   tfp_status said;
-  memset(&out, 0, sizeof out);
-  out.at = enc->ids, out.max = enc->room;
-  if (!enc->started) tfpi_encoder_template(enc, &out, 0);
-  tfpi_encode_text(enc->tok, &out, enc->text, n, enc->done, enc->flags & TFP_PARSE_SPECIAL ? 0 : 2,
-                   !enc->started);
-  if (last) tfpi_encoder_template(enc, &out, 1);
+  do { /* a second time if the first shows that there is not room enough */
+    memset(&out, 0, sizeof out);
+    out.at = (int32_t *)(void *)enc->ids.at, out.max = enc->ids.room / (int64_t)sizeof *out.at;
+    if (!enc->started) tfpi_encoder_template(enc, &out, 0);
+    tfpi_encode_text(enc->tok, &out, enc->text, n, enc->done, enc->flags, !enc->started);
+    if (last) tfpi_encoder_template(enc, &out, 1);
+  } while (!ctx->status && out.n > out.max &&
+           !tfpi_grown_to(ctx, &enc->ids, 0, out.n * (int64_t)sizeof *out.at));
   enc->started = 1;
   enc->done += n;
   enc->n -= n;
   memmove(enc->text, enc->text + n, (size_t)enc->n);
   if (ctx->status || !out.n) return ctx->status;
-  said = enc->emit(enc->user, enc->ids, out.n);
+  said = enc->emit(enc->user, out.at, out.n);
   if (said && !ctx->status) tfpi_fail(ctx, said, "tfp_encoder: stopped by its callback");
   return ctx->status;
 }
@@ -15492,8 +17060,6 @@ static tfp_status tfpi_load_added(tfp_tokenizer *tok, const tfp_json *list) {
       return tfpi_fail(tok->ctx, TFP_ERR_FORMAT,
                        "tfp_tokenizer_load: added token %i has no content or no id",
                        (int64_t)tok->n_added);
-    if (tfp_json_get_bool(v, "single_word", 0))
-      return tfpi_refuse(tok, "flag single_word of the added token", text->text);
     known = tfpi_token_find(tok, text->text, (size_t)text->text_bytes, "", 0);
     if (known >= 0 && (known != id || tok->tokens[known].flags & TFPI_IS_ADDED))
       return tfpi_fail(tok->ctx, TFP_ERR_FORMAT,
@@ -15504,6 +17070,7 @@ static tfp_status tfpi_load_added(tfp_tokenizer *tok, const tfp_json *list) {
     tok->tokens[id].flags |=
         TFPI_IS_ADDED | (tfp_json_get_bool(v, "special", 0) ? TFPI_IS_SPECIAL : 0);
     a = tfpi_added_put(tok, id);
+    a->single_word = tfp_json_get_bool(v, "single_word", 0);
     a->lstrip = tfp_json_get_bool(v, "lstrip", 0);
     a->rstrip = tfp_json_get_bool(v, "rstrip", 0);
     a->normalized = tfp_json_get_bool(v, "normalized", 0);
@@ -15511,43 +17078,207 @@ static tfp_status tfpi_load_added(tfp_tokenizer *tok, const tfp_json *list) {
   return TFP_OK;
 }
 
+/* A text that stays as long as the tokenizer; a NUL behind it. */
+static const char *tfpi_keep_text(tfp_tokenizer *tok, const char *s, int64_t n) {
+  char *copy = tfpi_tokenizer_bytes_new(tok, (size_t)n + 1);
+  if (!copy) return "";
+  if (n) memcpy(copy, s, (size_t)n);
+  copy[n] = 0;
+  return copy;
+}
+
+static const char tfpi_base64[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/* Base64 to bytes that the tokenizer keeps, a NUL behind them; NULL for what is none. */
+static char *tfpi_base64_read(tfp_tokenizer *tok, const char *s, int64_t n, int64_t *bytes) {
+  int8_t digit[256];
+  uint32_t bits = 0;
+  int64_t i, out = 0;
+  int held = 0;
+  char *to = (char *)tfpi_new(tok->arena, n / 4 * 3 + 4, 1);
+  if (!to) return NULL;
+  memset(digit, -1, sizeof digit);
+  for (i = 0; i < 64; i++) digit[(unsigned char)tfpi_base64[i]] = (int8_t)i;
+  while (n && s[n - 1] == '=') n--;
+  for (i = 0; i < n; i++) {
+    if (digit[(unsigned char)s[i]] < 0) return NULL;
+    bits = bits << 6 | (uint32_t)(uint8_t)digit[(unsigned char)s[i]], held += 6;
+    if (held >= 8) held -= 8, to[out++] = (char)(bits >> held & 255);
+  }
+  to[out] = 0;
+  *bytes = out;
+  return to;
+}
+
+/* A charsmap: size of the array, the array, texts that NULs end. All that it points to is checked. */
+static tfp_status tfpi_load_charsmap(tfp_tokenizer *tok, const char *blob, int64_t n) {
+  tfpi_charsmap *m = &tok->charsmap;
+  int64_t i;
+  const int64_t trie = n >= 4 ? (int64_t)tfpi_get32((const unsigned char *)blob) : -1;
+  if (m->blob && (m->n_blob != n || memcmp(m->blob, blob, (size_t)n)))
+    return tfpi_refuse(tok, "normalizer", "Precompiled with a second charsmap");
+  if (trie < 1024 || trie % 4 || trie > n - 4 || tfp_utf8_check(blob + 4 + trie, n - 4 - trie) >= 0)
+    return tfpi_fail(tok->ctx, TFP_ERR_FORMAT,
+                     "tfp_tokenizer_load: a charsmap of %i bytes has a trie of %i, or texts that "
+                     "are not UTF-8", n, trie);
+  m->blob = blob, m->n_blob = n;
+  m->units = (const unsigned char *)blob + 4, m->n_units = trie / 4;
+  m->strings = blob + 4 + trie, m->n_strings = n - 4 - trie;
+  for (i = 0; i < m->n_units; i++) {
+    const uint32_t unit = tfpi_get32(m->units + 4 * i);
+    const int64_t leaf = i ^ (int64_t)((unit >> 10) << ((unit & 0x200) >> 6));
+    if (unit >> 31 || !(unit & 0x100)) continue;
+    if (leaf >= m->n_units ||
+        (int64_t)(tfpi_get32(m->units + 4 * leaf) & 0x7FFFFFFFu) >= m->n_strings)
+      return tfpi_fail(tok->ctx, TFP_ERR_FORMAT,
+                       "tfp_tokenizer_load: unit %i of the charsmap points outside it", i);
+  }
+  return TFP_OK;
+}
+
+static tfpi_stage_spec *tfpi_stage_add(tfp_tokenizer *tok, tfpi_stages *list,
+                                       tfpi_stage_kind kind) {
+  tfpi_stage_spec *st = &list->at[list->n < TFPI_STAGES_MAX ? list->n : 0];
+  if (list->n == TFPI_STAGES_MAX)
+    tfpi_fail(tok->ctx, TFP_ERR_UNSUPPORTED, "tfp_tokenizer_load: more than %d stages in a list",
+              (int)TFPI_STAGES_MAX);
+  else list->n++;
+  memset(st, 0, sizeof *st);
+  st->kind = kind;
+  return st;
+}
+static void tfpi_stage_text(tfp_tokenizer *tok, const tfp_json *v, const char **text, int32_t *n) {
+  const int is = v && v->type == TFP_JSON_STRING && v->text_bytes < 65536;
+  *text = is ? tfpi_keep_text(tok, v->text, v->text_bytes) : "";
+  *n = is ? (int32_t)v->text_bytes : 0;
+}
+/* {"String": ...} or {"Regex": ...} of the patterns that are known; which of them. */
+static int tfpi_load_pattern(tfp_tokenizer *tok, const tfp_json *v, const char *stage,
+                             tfpi_stage_spec *st, const char *one, const char *two) {
+  const tfp_json *text = tfp_json_get(v, "String"), *regex = tfp_json_get(v, "Regex");
+  if (v && v->type == TFP_JSON_STRING) text = v;
+  if (text && text->type == TFP_JSON_STRING && text->text_bytes) {
+    tfpi_stage_text(tok, text, &st->from, &st->from_n);
+    return 0;
+  }
+  if (one && tfpi_text_is(regex, one)) return 1;
+  if (two && tfpi_text_is(regex, two)) return 2;
+  tfpi_fail(tok->ctx, TFP_ERR_UNSUPPORTED, "tfp_tokenizer_load: the pattern '%s' of %s is not "
+            "supported", regex && regex->type == TFP_JSON_STRING ? regex->text : "", stage);
+  return 0;
+}
+
 static tfp_status tfpi_load_normalizer(tfp_tokenizer *tok, const tfp_json *v) {
-  if (!v || (!strcmp(tfpi_type_of(v), "Sequence") && tfp_json_get(v, "normalizers") &&
-             !tfp_json_get(v, "normalizers")->count))
-    return TFP_OK;
-  return tfpi_refuse(tok, "normalizer", tfpi_type_of(v));
+  static const char *const plain[] = {"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents"};
+  const char *type = tfpi_type_of(v);
+  tfpi_stages *l = &tok->norms;
+  tfpi_stage_spec *st;
+  int i;
+  if (!v) return TFP_OK;
+  if (!strcmp(type, "Sequence")) {
+    const tfp_json *list = tfp_json_get(v, "normalizers");
+    for (v = list ? list->child : NULL; v && !tok->ctx->status; v = v->next)
+      tfpi_load_normalizer(tok, v);
+    return tok->ctx->status;
+  }
+  for (i = 0; i < TFPI_COUNT(plain); i++)
+    if (!strcmp(type, plain[i])) {
+      tfpi_stage_add(tok, l, (tfpi_stage_kind)(TFPI_NORM_NFC + i));
+      return tok->ctx->status;
+    }
+  if (!strcmp(type, "BertNormalizer")) {
+    for (i = 0; i < l->n; i++) /* tok->bert_ascii is for one */
+      if (l->at[i].kind == TFPI_NORM_BERT) return tfpi_refuse(tok, "normalizer", "BertNormalizer twice");
+    st = tfpi_stage_add(tok, l, TFPI_NORM_BERT);
+    st->flag[0] = tfp_json_get_bool(v, "clean_text", 1);
+    st->flag[1] = tfp_json_get_bool(v, "handle_chinese_chars", 1);
+    st->flag[2] = tfp_json_get_bool(v, "strip_accents", -1);
+    st->flag[3] = tfp_json_get_bool(v, "lowercase", 1);
+  } else if (!strcmp(type, "Precompiled")) {
+    const tfp_json *text = tfp_json_get(v, "precompiled_charsmap");
+    const char *blob = NULL;
+    int64_t n = 0;
+    if (text && text->type == TFP_JSON_STRING)
+      blob = tfpi_base64_read(tok, text->text, text->text_bytes, &n);
+    if (!blob && !tok->ctx->status)
+      return tfpi_fail(tok->ctx, TFP_ERR_FORMAT, "tfp_tokenizer_load: a charsmap is no base64");
+    if (tok->ctx->status || tfpi_load_charsmap(tok, blob, n)) return tok->ctx->status;
+    tfpi_stage_add(tok, l, TFPI_NORM_PRECOMPILED);
+  } else if (!strcmp(type, "Strip")) {
+    st = tfpi_stage_add(tok, l, TFPI_NORM_STRIP);
+    st->flag[0] = tfp_json_get_bool(v, "strip_left", 1);
+    st->flag[1] = tfp_json_get_bool(v, "strip_right", 1);
+  } else if (!strcmp(type, "Replace")) {
+    st = tfpi_stage_add(tok, l, TFPI_NORM_REPLACE);
+    st->flag[0] = tfpi_load_pattern(tok, tfp_json_get(v, "pattern"), "Replace", st, " {2,}", NULL);
+    tfpi_stage_text(tok, tfp_json_get(v, "content"), &st->to, &st->to_n);
+  } else if (!strcmp(type, "Prepend")) {
+    st = tfpi_stage_add(tok, l, TFPI_NORM_PREPEND);
+    tfpi_stage_text(tok, tfp_json_get(v, "prepend"), &st->to, &st->to_n);
+  } else return tfpi_refuse(tok, "normalizer", type);
+  return tok->ctx->status;
+}
+
+static const char *const tfpi_behavior_names[] = {"Removed", "Isolated", "MergedWithPrevious",
+                                                  "MergedWithNext", "Contiguous"};
+static int32_t tfpi_load_behavior(tfp_tokenizer *tok, const tfp_json *v) {
+  const char *name = tfp_json_get_text(v, "behavior", "Isolated");
+  int i;
+  for (i = 0; i < TFPI_COUNT(tfpi_behavior_names); i++)
+    if (!strcmp(name, tfpi_behavior_names[i])) return i;
+  tfpi_refuse(tok, "behavior", name);
+  return 0;
+}
+/* Metaspace, before the model and after it: sign and scheme. Older files have add_prefix_space. */
+static void tfpi_load_metaspace(tfp_tokenizer *tok, const tfp_json *v, tfpi_stage_spec *st) {
+  const char *scheme = tfp_json_get_text(v, "prepend_scheme", "always");
+  tfpi_stage_text(tok, tfp_json_get(v, "replacement"), &st->to, &st->to_n);
+  if (!st->to_n) st->to = "\xE2\x96\x81", st->to_n = 3;
+  st->flag[0] = !strcmp(scheme, "always") ? 2 : !strcmp(scheme, "first");
+  if (!tfp_json_get_bool(v, "add_prefix_space", 1)) st->flag[0] = 0;
+  st->flag[1] = tfp_json_get_bool(v, "split", 1);
+  if (st->flag[0] == 0 && strcmp(scheme, "never") && strcmp(scheme, "always"))
+    tfpi_refuse(tok, "prepend_scheme", scheme);
+}
+static void tfpi_load_byte_level(const tfp_json *v, tfpi_stage_spec *st) {
+  st->flag[0] = tfp_json_get_bool(v, "add_prefix_space", 1);
+  st->flag[1] = tfp_json_get_bool(v, "trim_offsets", 1);
+  st->flag[2] = tfp_json_get_bool(v, "use_regex", 1);
 }
 
 static tfp_status tfpi_load_pre(tfp_tokenizer *tok, const tfp_json *v) {
   const char *type = tfpi_type_of(v);
-  const tfp_json *list = tfp_json_get(v, "pretokenizers"), *last = v;
-  int regex;
+  tfpi_stages *l = &tok->pres;
+  tfpi_stage_spec *st;
   if (!v) return TFP_OK;
   if (!strcmp(type, "Sequence")) {
-    const tfp_json *split = tfp_json_at(list, 0);
-    if (!list || list->count < 1 || list->count > 2) return tfpi_refuse(tok, "pre_tokenizer", type);
-    last = tfp_json_at(list, list->count - 1);
-    if (list->count == 2) {
-      if (strcmp(tfpi_type_of(split), "Split"))
-        return tfpi_refuse(tok, "pre_tokenizer", tfpi_type_of(split));
-      if (!tfpi_text_is(tfp_json_get(tfp_json_get(split, "pattern"), "Regex"), TFPI_BLOOM_REGEX) ||
-          !tfpi_text_is(tfp_json_get(split, "behavior"), "Isolated") ||
-          tfp_json_get_bool(split, "invert", 0))
-        return tfpi_refuse(tok, "pre_tokenizer", "Split with another pattern than BLOOM's");
-      tok->pre = TFPI_PRE_BLOOM;
-    }
+    const tfp_json *list = tfp_json_get(v, "pretokenizers");
+    for (v = list ? list->child : NULL; v && !tok->ctx->status; v = v->next) tfpi_load_pre(tok, v);
+    return tok->ctx->status;
   }
-  if (strcmp(tfpi_type_of(last), "ByteLevel"))
-    return tfpi_refuse(tok, "pre_tokenizer", tfpi_type_of(last));
-  tok->byte_level = 1;
-  tok->add_prefix_space = tfp_json_get_bool(last, "add_prefix_space", 1);
-  tok->trim_offsets = tfp_json_get_bool(last, "trim_offsets", 1);
-  regex = tfp_json_get_bool(last, "use_regex", 1);
-  if (tok->pre == TFPI_PRE_BLOOM && (regex || tok->add_prefix_space))
-    return tfpi_refuse(tok, "pre_tokenizer",
-                       "Split followed by a ByteLevel with use_regex or add_prefix_space");
-  if (regex) tok->pre = TFPI_PRE_GPT2;
-  return TFP_OK;
+  if (tok->byte_level) return tfpi_refuse(tok, "pre_tokenizer behind ByteLevel,", type);
+  if (!strcmp(type, "ByteLevel")) {
+    st = tfpi_stage_add(tok, l, TFPI_CUT_BYTES);
+    tfpi_load_byte_level(v, st);
+    tok->byte_level = 1;
+    tok->add_prefix_space = st->flag[0], tok->trim_offsets = st->flag[1];
+  } else if (!strcmp(type, "Metaspace")) {
+    tfpi_load_metaspace(tok, v, tfpi_stage_add(tok, l, TFPI_CUT_METASPACE));
+  } else if (!strcmp(type, "WhitespaceSplit")) tfpi_stage_add(tok, l, TFPI_CUT_SPACES);
+  else if (!strcmp(type, "Whitespace")) tfpi_stage_add(tok, l, TFPI_CUT_WORDS);
+  else if (!strcmp(type, "BertPreTokenizer")) tfpi_stage_add(tok, l, TFPI_CUT_BERT);
+  else if (!strcmp(type, "Punctuation")) {
+    tfpi_stage_add(tok, l, TFPI_CUT_PUNCTUATION)->flag[0] = tfpi_load_behavior(tok, v);
+  } else if (!strcmp(type, "Digits")) {
+    tfpi_stage_add(tok, l, TFPI_CUT_DIGITS)->flag[0] = tfp_json_get_bool(v, "individual_digits", 0);
+  } else if (!strcmp(type, "Split")) {
+    st = tfpi_stage_add(tok, l, TFPI_CUT_SPLIT);
+    st->flag[0] = tfpi_load_behavior(tok, v);
+    st->flag[1] = tfp_json_get_bool(v, "invert", 0);
+    st->flag[2] = tfpi_load_pattern(tok, tfp_json_get(v, "pattern"), "Split", st, TFPI_GPT2_REGEX,
+                                    TFPI_BLOOM_REGEX);
+  } else return tfpi_refuse(tok, "pre_tokenizer", type);
+  return tok->ctx->status;
 }
 
 /* One list of a TemplateProcessing. */
@@ -15608,8 +17339,11 @@ static tfp_status tfpi_load_post(tfp_tokenizer *tok, const tfp_json *v) {
     }
     return tok->ctx->status;
   }
-  tok->post_trim = tfp_json_get_bool(v, "trim_offsets", 1);
-  tok->post_prefix = tfp_json_get_bool(v, "add_prefix_space", 1);
+  if (!strcmp(type, "ByteLevel") || !strcmp(type, "RobertaProcessing")) {
+    tok->post_bytes = 1;
+    tok->post_trim = tfp_json_get_bool(v, "trim_offsets", 1);
+    tok->post_prefix = tfp_json_get_bool(v, "add_prefix_space", 1);
+  }
   if (!strcmp(type, "ByteLevel")) {
     tok->post = TFPI_POST_BYTES;
   } else if (!strcmp(type, "RobertaProcessing") || !strcmp(type, "BertProcessing")) {
@@ -15630,56 +17364,483 @@ static tfp_status tfpi_load_post(tfp_tokenizer *tok, const tfp_json *v) {
 }
 
 static tfp_status tfpi_load_decoder(tfp_tokenizer *tok, const tfp_json *v) {
+  const char *type = tfpi_type_of(v);
+  tfpi_stages *l = &tok->decs;
+  tfpi_stage_spec *st;
   if (!v) return TFP_OK;
-  if (!strcmp(tfpi_type_of(v), "ByteLevel")) tok->decoder = TFPI_DECODE_BYTES;
-  else if (!strcmp(tfpi_type_of(v), "Fuse")) tok->decoder = TFPI_DECODE_FUSE;
-  else return tfpi_refuse(tok, "decoder", tfpi_type_of(v));
-  return TFP_OK;
+  if (!strcmp(type, "Sequence")) {
+    const tfp_json *list = tfp_json_get(v, "decoders");
+    for (v = list ? list->child : NULL; v && !tok->ctx->status; v = v->next)
+      tfpi_load_decoder(tok, v);
+  } else if (!strcmp(type, "ByteLevel")) {
+    tfpi_load_byte_level(v, tfpi_stage_add(tok, l, TFPI_DEC_BYTES));
+  } else if (!strcmp(type, "Fuse")) tfpi_stage_add(tok, l, TFPI_DEC_FUSE);
+  else if (!strcmp(type, "ByteFallback")) tfpi_stage_add(tok, l, TFPI_DEC_BYTE_FALLBACK);
+  else if (!strcmp(type, "WordPiece")) {
+    st = tfpi_stage_add(tok, l, TFPI_DEC_WORDPIECE);
+    tfpi_stage_text(tok, tfp_json_get(v, "prefix"), &st->from, &st->from_n);
+    st->flag[0] = tfp_json_get_bool(v, "cleanup", 1);
+  } else if (!strcmp(type, "Metaspace")) {
+    tfpi_load_metaspace(tok, v, tfpi_stage_add(tok, l, TFPI_DEC_METASPACE));
+  } else if (!strcmp(type, "BPEDecoder")) {
+    st = tfpi_stage_add(tok, l, TFPI_DEC_BPE);
+    tfpi_stage_text(tok, tfp_json_get(v, "suffix"), &st->from, &st->from_n);
+  } else if (!strcmp(type, "Strip")) {
+    st = tfpi_stage_add(tok, l, TFPI_DEC_STRIP);
+    tfpi_stage_text(tok, tfp_json_get(v, "content"), &st->from, &st->from_n);
+    st->flag[0] = (int32_t)tfpi_min64(tfp_json_get_int(v, "start", 0), INT32_MAX);
+    st->flag[1] = (int32_t)tfpi_min64(tfp_json_get_int(v, "stop", 0), INT32_MAX);
+    if (!st->from_n) return tfpi_refuse(tok, "decoder", "Strip without a text");
+  } else if (!strcmp(type, "Replace")) {
+    st = tfpi_stage_add(tok, l, TFPI_DEC_REPLACE);
+    st->flag[0] = tfpi_load_pattern(tok, tfp_json_get(v, "pattern"), "Replace", st, " {2,}", NULL);
+    tfpi_stage_text(tok, tfp_json_get(v, "content"), &st->to, &st->to_n);
+  } else return tfpi_refuse(tok, "decoder", type);
+  tok->decoder = TFPI_DECODE_LIST;
+  if (l->n == 1 && l->at[0].kind == TFPI_DEC_BYTES) tok->decoder = TFPI_DECODE_BYTES;
+  if (l->n == 1 && l->at[0].kind == TFPI_DEC_FUSE) tok->decoder = TFPI_DECODE_FUSE;
+  return tok->ctx->status;
+}
+
+/* A short text of the model: a prefix or suffix. */
+static void tfpi_load_affix(tfp_tokenizer *tok, const tfp_json *model, const char *key,
+                            const char *otherwise, const char **text, int32_t *n) {
+  const tfp_json *v = tfpi_member(model, key);
+  if (v) tfpi_stage_text(tok, v, text, n);
+  else *text = otherwise, *n = (int32_t)strlen(otherwise);
+  if (*n > 60) tfpi_fail(tok->ctx, TFP_ERR_UNSUPPORTED, "tfp_tokenizer_load: %s has %d bytes", key,
+                         (int)*n);
+}
+/* unk_token, if it is there; in BPE it must be in the vocabulary. */
+static tfp_status tfpi_load_unk(tfp_tokenizer *tok, const char *unk, int needed) {
+  if (!*unk) return TFP_OK;
+  tok->unk = tfp_token_id(tok, unk);
+  if (tok->unk >= 0 && !(tok->tokens[tok->unk].flags & TFPI_IN_MODEL)) tok->unk = -1;
+  if (tok->unk >= 0 || !needed) return TFP_OK;
+  return tfpi_fail(tok->ctx, TFP_ERR_FORMAT,
+                   "tfp_tokenizer_load: unk_token '%s' is not in the vocabulary", unk);
+}
+/* The tokens <0x00> to <0xFF>. */
+static tfp_status tfpi_load_fallback(tfp_tokenizer *tok, int wanted) {
+  char name[8] = "<0x00>";
+  int i;
+  if (!wanted) return TFP_OK;
+  tok->fallback = (int32_t *)tfpi_new(tok->arena, 256, sizeof *tok->fallback);
+  for (i = 0; i < 256 && tok->fallback; i++) {
+    name[3] = "0123456789ABCDEF"[i >> 4], name[4] = "0123456789ABCDEF"[i & 15];
+    tok->fallback[i] = tfpi_token_find(tok, name, 6, "", 0);
+    if (tok->fallback[i] >= 0 && !(tok->tokens[tok->fallback[i]].flags & TFPI_IN_MODEL))
+      tok->fallback[i] = -1;
+  }
+  return tok->ctx->status;
 }
 
 /* The model's options; its vocabulary is there already. */
 static tfp_status tfpi_load_bpe(tfp_tokenizer *tok, const tfp_json *model) {
-  const char *unk = tfp_json_get_text(model, "unk_token", "");
   if (tfp_json_get_number(model, "dropout", 0) > 0)
     return tfpi_refuse(tok, "BPE option", "dropout");
-  if (*tfp_json_get_text(model, "continuing_subword_prefix", ""))
-    return tfpi_refuse(tok, "BPE option", "continuing_subword_prefix");
-  if (*tfp_json_get_text(model, "end_of_word_suffix", ""))
-    return tfpi_refuse(tok, "BPE option", "end_of_word_suffix");
-  if (tfp_json_get_bool(model, "byte_fallback", 0))
-    return tfpi_refuse(tok, "BPE option", "byte_fallback");
+  tfpi_load_affix(tok, model, "continuing_subword_prefix", "", &tok->prefix, &tok->prefix_n);
+  tfpi_load_affix(tok, model, "end_of_word_suffix", "", &tok->suffix, &tok->suffix_n);
+  tfpi_load_fallback(tok, tfp_json_get_bool(model, "byte_fallback", 0));
   tok->fuse_unk = tfp_json_get_bool(model, "fuse_unk", 0);
   tok->ignore_merges = tfp_json_get_bool(model, "ignore_merges", 0);
-  if (*unk) {
-    tok->unk = tfp_token_id(tok, unk);
-    if (tok->unk < 0 || !(tok->tokens[tok->unk].flags & TFPI_IN_MODEL))
-      return tfpi_fail(tok->ctx, TFP_ERR_FORMAT,
-                       "tfp_tokenizer_load: unk_token '%s' is not in the vocabulary", unk);
-  }
+  if (tok->ctx->status || tfpi_load_unk(tok, tfp_json_get_text(model, "unk_token", ""), 1))
+    return tok->ctx->status;
+  tok->affixed = tok->prefix_n || tok->suffix_n || tok->fallback;
+  if (tok->affixed && tok->byte_level)
+    return tfpi_refuse(tok, "ByteLevel pre_tokenizer with", "a prefix, suffix or byte_fallback");
   tok->fuse_unk &= tok->unk >= 0;
   return tfpi_merges_json(tok, tfp_json_get(model, "merges"));
+}
+static tfp_status tfpi_load_wordpiece(tfp_tokenizer *tok, const tfp_json *model) {
+  tok->model = TFPI_MODEL_WORDPIECE;
+  tfpi_load_affix(tok, model, "continuing_subword_prefix", "##", &tok->prefix, &tok->prefix_n);
+  tok->max_word_chars = tfp_json_get_int(model, "max_input_chars_per_word", 100);
+  return tfpi_load_unk(tok, tfp_json_get_text(model, "unk_token", "[UNK]"), 0);
+}
+
+/* A new tokenizer with the pieces of a Unigram model: a list of [piece, score]. */
+static tfp_tokenizer *tfpi_vocab_pieces(tfp_ctx *ctx, const tfp_json *vocab,
+                                        const tfp_json *added) {
+  const tfp_json *v;
+  tfp_tokenizer *tok;
+  int64_t top = vocab ? vocab->count - 1 : -1;
+  if (!vocab || vocab->type != TFP_JSON_ARRAY || !vocab->count) {
+    tfpi_fail(ctx, TFP_ERR_FORMAT, "tfp_tokenizer_load: the vocabulary is not a list of pieces");
+    return NULL;
+  }
+  for (v = added ? added->child : NULL; v; v = v->next)
+    top = tfpi_max64(top, tfp_json_get_int(v, "id", INT64_MAX));
+  if (top >= TFPI_MAX_TOKENS || top > 64 * vocab->count + 4096) {
+    tfpi_fail(ctx, TFP_ERR_FORMAT,
+              "tfp_tokenizer_load: a vocabulary of %i pieces has an id that is no number from 0 to "
+              "a little above that", vocab->count);
+    return NULL;
+  }
+  tok = tfpi_tokenizer_new(ctx, top + 1);
+  if (!tok) return NULL;
+  tok->scores = (double *)tfpi_new(tok->arena, tok->cap, sizeof *tok->scores);
+  for (v = vocab->child; v && !ctx->status; v = v->next) {
+    const tfp_json *piece = tfp_json_at(v, 0), *score = tfp_json_at(v, 1);
+    const int64_t id = tok->size;
+    if (v->count != 2 || piece->type != TFP_JSON_STRING ||
+        (score->type != TFP_JSON_FLOAT && score->type != TFP_JSON_INT))
+      tfpi_fail(ctx, TFP_ERR_FORMAT, "tfp_tokenizer_load: piece %i is not [text, score]", id);
+    else if (!tfpi_token_add(tok, id, piece->text, (size_t)piece->text_bytes, "", 0, TFPI_IN_MODEL))
+      tok->scores[id] = score->number;
+  }
+  if (!ctx->status) return tok;
+  tfp_tokenizer_free(tok);
+  return NULL;
+}
+/* What follows from the scores. */
+static tfp_status tfpi_unigram_ready(tfp_tokenizer *tok, int64_t unk) {
+  double least = 0;
+  int64_t i, any = 0;
+  tok->model = TFPI_MODEL_UNIGRAM;
+  for (i = 0; i < tok->size; i++) {
+    if (!(tok->tokens[i].flags & TFPI_IN_MODEL)) continue;
+    if (!(tok->scores[i] >= -1e300 && tok->scores[i] <= 1e300))
+      return tfpi_fail(tok->ctx, TFP_ERR_FORMAT,
+                       "tfp_tokenizer_load: the score of piece %i is not a finite number", i);
+    if (!any++ || tok->scores[i] < least) least = tok->scores[i];
+  }
+  tok->unk_score = least - 10;
+  if (unk == -1) return TFP_OK;
+  if (unk < 0 || unk >= tok->size || !(tok->tokens[unk].flags & TFPI_IN_MODEL))
+    return tfpi_fail(tok->ctx, TFP_ERR_FORMAT,
+                     "tfp_tokenizer_load: unk_id %i is not one of the %i pieces", unk, any);
+  tok->unk = (int32_t)unk;
+  return TFP_OK;
+}
+
+static tfp_status tfpi_load_model(tfp_tokenizer *tok, const tfp_json *model, const char *type) {
+  const tfp_json *unk = tfpi_member(model, "unk_id");
+  if (!strcmp(type, "BPE")) return tfpi_load_bpe(tok, model);
+  if (!strcmp(type, "WordPiece")) return tfpi_load_wordpiece(tok, model);
+  if (unk && unk->type != TFP_JSON_INT)
+    return tfpi_fail(tok->ctx, TFP_ERR_FORMAT, "tfp_tokenizer_load: unk_id is not a number");
+  if (unk && unk->integer < 0)
+    return tfpi_fail(tok->ctx, TFP_ERR_FORMAT, "tfp_tokenizer_load: unk_id is %i", unk->integer);
+  if (tfpi_load_fallback(tok, tfp_json_get_bool(model, "byte_fallback", 0)))
+    return tok->ctx->status;
+  return tfpi_unigram_ready(tok, unk ? unk->integer : -1);
 }
 
 static tfp_tokenizer *tfpi_load_json(tfp_ctx *ctx, const tfp_json *root) {
   const tfp_json *model = tfpi_member(root, "model"), *added = tfpi_member(root, "added_tokens");
   const tfp_json *vocab = tfp_json_get(model, "vocab"); /* older files name no type */
-  const char *guess = tfp_json_get(model, "merges")            ? "BPE"
-                      : vocab && vocab->type == TFP_JSON_ARRAY ? "Unigram"
-                                                               : "(no type)";
+  const char *guess = tfp_json_get(model, "merges")                     ? "BPE"
+                      : vocab && vocab->type == TFP_JSON_ARRAY          ? "Unigram"
+                      : tfp_json_get(model, "continuing_subword_prefix") ? "WordPiece"
+                                                                        : "(no type)";
   const char *type = tfp_json_get_text(model, "type", guess);
+  const int pieces = !strcmp(type, "Unigram");
   tfp_tokenizer *tok;
-  if (strcmp(type, "BPE")) {
+  if (!pieces && strcmp(type, "BPE") && strcmp(type, "WordPiece")) {
     tfpi_fail(ctx, TFP_ERR_UNSUPPORTED,
-              "tfp_tokenizer_load: the model %s is not supported, only BPE is", type);
+              "tfp_tokenizer_load: the model %s is not supported, only BPE, WordPiece and Unigram are",
+              type);
     return NULL;
   }
-  tok = tfpi_vocab_json(ctx, vocab, added);
+  tok = pieces ? tfpi_vocab_pieces(ctx, vocab, added) : tfpi_vocab_json(ctx, vocab, added);
   if (!tok) return NULL;
   if (!tfpi_load_normalizer(tok, tfpi_member(root, "normalizer")) &&
       !tfpi_load_pre(tok, tfpi_member(root, "pre_tokenizer")) &&
       !tfpi_load_decoder(tok, tfpi_member(root, "decoder")) && !tfpi_load_added(tok, added) &&
-      !tfpi_load_bpe(tok, model) && !tfpi_load_post(tok, tfpi_member(root, "post_processor")))
+      !tfpi_load_model(tok, model, type) &&
+      !tfpi_load_post(tok, tfpi_member(root, "post_processor")))
     return tok;
+  tfp_tokenizer_free(tok);
+  return NULL;
+}
+
+/* ---- BERT's vocab.txt ---- */
+
+/* The line without white space at its end. */
+static int64_t tfpi_trim_line(const char *s, int64_t n) {
+  while (n > 0) {
+    uint32_t c = (unsigned char)s[n - 1];
+    int64_t from = n - 1;
+    while (from > 0 && n - from < 4 && ((unsigned char)s[from] & 0xC0) == 0x80) from--;
+    if (c >= 128 && !tfp_utf8_decode(s + from, n - from, &c)) break;
+    if (!tfpi_is_white(c)) break;
+    n = c < 128 ? n - 1 : from;
+  }
+  return n;
+}
+
+static tfp_tokenizer *tfpi_load_lines(tfp_ctx *ctx, const char *path, const tfp_json *config) {
+  static const char *const keys[] = {"pad_token", "unk_token", "cls_token", "sep_token",
+                                     "mask_token"};
+  static const char *const names[] = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"};
+  int32_t id[5];
+  tfp_tokenizer *tok = NULL;
+  tfpi_stage_spec *st;
+  tfp_file *file;
+  const char *line;
+  int64_t n, lines = 0, i;
+  for (file = tfp_file_open(ctx, path); file && tfp_file_line(file, &line) >= 0;) lines++;
+  if (lines > TFPI_MAX_TOKENS)
+    tfpi_fail(ctx, TFP_ERR_UNSUPPORTED, "tfp_tokenizer_load: %s has %i lines", path, lines);
+  if (file && !ctx->status) tok = tfpi_tokenizer_new(ctx, lines + 1);
+  if (file) tfp_file_seek(file, 0);
+  for (i = 0; tok && !ctx->status && i < lines && (n = tfp_file_line(file, &line)) >= 0; i++)
+    if ((n = tfpi_trim_line(line, n)) > 0)
+      tfpi_token_add(tok, i, line, (size_t)n, "", 0, TFPI_IN_MODEL);
+  tfp_file_close(file);
+  for (i = 0; tok && i < 5; i++) {
+    const tfp_json *v = tfpi_member(config, keys[i]);
+    id[i] = tfp_token_id(tok, v && v->type == TFP_JSON_STRING
+                                  ? v->text : tfp_json_get_text(v, "content", names[i]));
+    if (id[i] >= 0) tok->tokens[id[i]].flags |= TFPI_IS_ADDED | TFPI_IS_SPECIAL;
+  }
+  if (!tok || ctx->status || tfpi_added_from_flags(tok)) {
+    tfp_tokenizer_free(tok);
+    return NULL;
+  }
+  tok->model = TFPI_MODEL_WORDPIECE;
+  tok->prefix = "##", tok->prefix_n = 2, tok->max_word_chars = 100, tok->unk = id[1];
+  st = tfpi_stage_add(tok, &tok->norms, TFPI_NORM_BERT);
+  st->flag[0] = 1;
+  st->flag[1] = tfp_json_get_bool(config, "tokenize_chinese_chars", 1);
+  st->flag[2] = tfp_json_get_bool(config, "strip_accents", -1);
+  st->flag[3] = tfp_json_get_bool(config, "do_lower_case", 1);
+  tfpi_stage_add(tok, &tok->pres, TFPI_CUT_BERT);
+  st = tfpi_stage_add(tok, &tok->decs, TFPI_DEC_WORDPIECE);
+  st->from = "##", st->from_n = 2, st->flag[0] = 1;
+  tok->decoder = TFPI_DECODE_LIST;
+  if (id[2] >= 0 && id[3] >= 0) {
+    tok->post = TFPI_POST_TEMPLATE;
+    tfpi_template_make(tok, id[2], id[3], 0, 1);
+  }
+  return tok;
+}
+
+/* ---- sentencepiece's models: a protocol buffer ---- */
+
+/* One field: its number, and its value or bytes. */
+typedef struct tfpi_field {
+  int64_t number;
+  uint64_t value; /* of numbers; of bytes, how many */
+  const unsigned char *bytes;
+} tfpi_field;
+
+/* A number of 7 bits a byte; 0 if it does not end in time. */
+static int tfpi_varint(const unsigned char **at, const unsigned char *end, uint64_t *x) {
+  int shift;
+  *x = 0;
+  for (shift = 0; shift < 64 && *at < end; shift += 7) {
+    const unsigned char c = *(*at)++;
+    *x |= (uint64_t)(c & 127) << shift;
+    if (c < 128) return 1;
+  }
+  return 0;
+}
+/* The next field, and *at behind it; 0 at the end, -1 for what is none. */
+static int tfpi_next_field(const unsigned char **at, const unsigned char *end, tfpi_field *f) {
+  uint64_t key;
+  if (*at >= end) return 0;
+  if (!tfpi_varint(at, end, &key) || key >> 3 > INT32_MAX) return -1;
+  f->number = (int64_t)(key >> 3);
+  f->bytes = NULL;
+  switch (key & 7) {
+    case 0: return tfpi_varint(at, end, &f->value) ? 1 : -1;
+    case 1:
+    case 5: f->value = key & 4 ? 4 : 8; break;
+    case 2:
+      if (!tfpi_varint(at, end, &f->value)) return -1;
+      break;
+    default: return -1;
+  }
+  if (f->value > (uint64_t)(end - *at)) return -1;
+  f->bytes = *at;
+  *at += f->value;
+  return 1;
+}
+
+/* What is wanted of a model. */
+typedef struct tfpi_spiece {
+  const unsigned char *charsmap;
+  int64_t n_charsmap, n_pieces, type, unk, bos, eos, pad;
+  int byte_fallback, suffix, dummy_prefix, squeeze, escape, inner; /* inner: a sign within a piece */
+} tfpi_spiece;
+
+/* The trainer's settings (part 2) or the normaliser's (part 3). */
+static int tfpi_spiece_part(tfpi_spiece *m, const tfpi_field *part) {
+  const unsigned char *at = part->bytes, *end = part->bytes + part->value;
+  tfpi_field f;
+  int more;
+  while ((more = tfpi_next_field(&at, end, &f)) > 0) {
+    const int64_t x = (int32_t)(uint32_t)f.value;
+    if (part->number == 2) {
+      if (f.number == 3) m->type = x;
+      if (f.number == 24) m->suffix = x != 0;
+      if (f.number == 35) m->byte_fallback = x != 0;
+      if (f.number == 40) m->unk = x;
+      if (f.number == 41) m->bos = x;
+      if (f.number == 42) m->eos = x;
+      if (f.number == 43) m->pad = x;
+    } else {
+      if (f.number == 2 && f.bytes) m->charsmap = f.bytes, m->n_charsmap = (int64_t)f.value;
+      if (f.number == 3) m->dummy_prefix = x != 0;
+      if (f.number == 4) m->squeeze = x != 0;
+      if (f.number == 5) m->escape = x != 0;
+    }
+  }
+  return more;
+}
+/* Counts pieces and reads the settings. */
+static int tfpi_spiece_scan(tfpi_spiece *m, const unsigned char *at, const unsigned char *end) {
+  tfpi_field f;
+  int more;
+  memset(m, 0, sizeof *m);
+  m->type = m->bos = m->dummy_prefix = m->squeeze = m->escape = 1;
+  m->eos = 2, m->pad = -1;
+  while ((more = tfpi_next_field(&at, end, &f)) > 0) {
+    if (f.number > 3) continue;
+    if (!f.bytes) return -1;
+    if (f.number == 1) m->n_pieces++;
+    else if (tfpi_spiece_part(m, &f)) return -1;
+  }
+  return more;
+}
+/* One piece: text, score and type. */
+static tfp_status tfpi_spiece_piece(tfp_tokenizer *tok, tfpi_spiece *m, const tfpi_field *piece) {
+  const unsigned char *at = piece->bytes, *end = at + piece->value, *text = at;
+  const int64_t id = tok->size;
+  int64_t n = 0, type = 1, i;
+  uint32_t bits = 0;
+  float score;
+  tfpi_field f;
+  int more;
+  while ((more = tfpi_next_field(&at, end, &f)) > 0) {
+    if (f.number == 1 && f.bytes) text = f.bytes, n = (int64_t)f.value;
+    if (f.number == 2 && f.bytes && f.value == 4) bits = tfpi_get32(f.bytes);
+    if (f.number == 3 && !f.bytes) type = (int64_t)(f.value & 255);
+  }
+  if (more || !n || tfp_utf8_check((const char *)text, n) >= 0)
+    return tfpi_fail(tok->ctx, TFP_ERR_FORMAT,
+                     "tfp_tokenizer_load: piece %i of the spiece.model is broken", id);
+  memcpy(&score, &bits, sizeof score);
+  tok->scores[id] = score;
+  for (i = 1; type == 1 && i + 3 <= n; i++) m->inner |= !memcmp(text + i, "\xE2\x96\x81", 3);
+  return tfpi_token_add(tok, id, (const char *)text, (size_t)n, "", 0,
+                        TFPI_IN_MODEL | (type == 2 || type == 3 ? TFPI_IS_ADDED | TFPI_IS_SPECIAL
+                                         : type == 4            ? TFPI_IS_ADDED : 0));
+}
+
+/* BPE has no list of merges there: any two pieces whose sum is one merge, those of earlier pieces
+ * first, and of one piece those with the shorter left part. */
+static tfp_status tfpi_spiece_merges(tfp_tokenizer *tok) {
+  int64_t i, k, room = 0;
+  int pass;
+  for (pass = 0; pass < 2; pass++) {
+    for (i = 0; i < tok->size && !tok->ctx->status; i++) {
+      const char *s = tok->tokens[i].text;
+      const int64_t n = tok->tokens[i].text_n;
+      for (k = 1; k < n; k++) {
+        if (((unsigned char)s[k] & 0xC0) == 0x80 || tfpi_token_find(tok, s, (size_t)k, "", 0) < 0 ||
+            tfpi_token_find(tok, s + k, (size_t)(n - k), "", 0) < 0)
+          continue;
+        if (!pass) room++;
+        else if (tfpi_merge_put(tok, s, (size_t)k, s + k, (size_t)(n - k))) break;
+      }
+    }
+    if (!pass) tok->merges = (tfpi_merge_entry *)tfpi_new(tok->arena, room, sizeof *tok->merges);
+    if (tok->ctx->status) return tok->ctx->status;
+  }
+  return TFP_OK;
+}
+
+/* The pipeline that does as sentencepiece does; t5: as the reference builds it for T5. */
+static tfp_status tfpi_spiece_stages(tfp_tokenizer *tok, const tfpi_spiece *m, int t5) {
+  tfpi_stage_spec *st;
+  if (m->charsmap) {
+    char *blob = (char *)tfpi_new(tok->arena, m->n_charsmap + 1, 1);
+    if (!blob) return tok->ctx->status;
+    memcpy(blob, m->charsmap, (size_t)m->n_charsmap);
+    if (m->n_charsmap && tfpi_load_charsmap(tok, blob, m->n_charsmap)) return tok->ctx->status;
+    if (m->n_charsmap) tfpi_stage_add(tok, &tok->norms, TFPI_NORM_PRECOMPILED);
+  }
+  if (t5) tfpi_stage_add(tok, &tok->pres, TFPI_CUT_SPACES);
+  else if (m->squeeze && m->dummy_prefix && !m->inner) { /* blanks alone: other white space stays */
+    st = tfpi_stage_add(tok, &tok->pres, TFPI_CUT_SPLIT);
+    st->flag[0] = TFPI_REMOVED, st->from = " ", st->from_n = 1;
+  } else if (m->squeeze) {
+    st = tfpi_stage_add(tok, &tok->norms, TFPI_NORM_STRIP);
+    st->flag[0] = st->flag[1] = 1;
+    st = tfpi_stage_add(tok, &tok->norms, TFPI_NORM_REPLACE);
+    st->flag[0] = 1, st->from = "", st->to = " ", st->to_n = 1;
+  } else if (m->dummy_prefix) { /* also before a blank */
+    st = tfpi_stage_add(tok, &tok->norms, TFPI_NORM_PREPEND);
+    st->to = "\xE2\x96\x81", st->to_n = 3;
+  }
+  st = tfpi_stage_add(tok, &tok->pres, TFPI_CUT_METASPACE);
+  st->flag[0] = t5 || (m->dummy_prefix && m->squeeze) ? 2 : 0, st->flag[1] = !m->inner;
+  st->to = "\xE2\x96\x81", st->to_n = 3;
+  if (tok->fallback) {
+    st = tfpi_stage_add(tok, &tok->decs, TFPI_DEC_REPLACE);
+    st->from = "\xE2\x96\x81", st->from_n = 3, st->to = " ", st->to_n = 1;
+    tfpi_stage_add(tok, &tok->decs, TFPI_DEC_BYTE_FALLBACK);
+    tfpi_stage_add(tok, &tok->decs, TFPI_DEC_FUSE);
+    st = tfpi_stage_add(tok, &tok->decs, TFPI_DEC_STRIP);
+    st->from = " ", st->from_n = 1, st->flag[0] = m->dummy_prefix;
+  } else {
+    st = tfpi_stage_add(tok, &tok->decs, TFPI_DEC_METASPACE);
+    st->flag[0] = 2, st->flag[1] = 1, st->to = "\xE2\x96\x81", st->to_n = 3;
+  }
+  tok->decoder = TFPI_DECODE_LIST;
+  return tok->ctx->status;
+}
+
+static tfp_tokenizer *tfpi_load_spiece(tfp_ctx *ctx, const char *path, const tfp_json *config) {
+  tfpi_arena *work = tfpi_arena_borrow(ctx);
+  tfp_file *file = work ? tfp_file_open(ctx, path) : NULL;
+  const int64_t size = tfp_file_size(file);
+  unsigned char *data = file ? (unsigned char *)tfpi_new(work, size + 1, 1) : NULL;
+  const unsigned char *at = data, *end = data;
+  const char *name = tfp_json_get_text(config, "tokenizer_class", "");
+  const char *extra = "<extra_id_0>";
+  tfp_tokenizer *tok = NULL;
+  tfpi_spiece m;
+  tfpi_field f;
+  int64_t i, sentinels = 0;
+  int t5;
+  if (data) end = data + tfpi_max64(0, tfp_file_read(file, data, size));
+  tfp_file_close(file);
+  if (data && !ctx->status && (tfpi_spiece_scan(&m, at, end) || m.n_pieces < 1 ||
+                               m.n_pieces > TFPI_MAX_TOKENS - 4096))
+    tfpi_fail(ctx, TFP_ERR_FORMAT, "tfp_tokenizer_load: %s is not a sentencepiece model", path);
+  if (data && !ctx->status && (m.suffix || !m.escape || m.type < 1 || m.type > 2))
+    tfpi_fail(ctx, TFP_ERR_UNSUPPORTED, "tfp_tokenizer_load: %s is not of type Unigram or BPE, or "
+              "has signs behind words (type %i)", path, m.type);
+  t5 = data && !ctx->status && m.type == 1 &&
+       (!strncmp(name, "T5", 2) || (!*name && m.bos < 0 && m.pad == 0 && m.eos == 1));
+  if (t5) sentinels = tfpi_min64(tfpi_max64(tfp_json_get_int(config, "extra_ids", 100), 0), 4096);
+  if (data && !ctx->status) tok = tfpi_tokenizer_new(ctx, m.n_pieces + sentinels);
+  if (tok) tok->scores = (double *)tfpi_new(tok->arena, tok->cap, sizeof *tok->scores);
+  while (tok && !ctx->status && tfpi_next_field(&at, end, &f) > 0)
+    if (f.number == 1) tfpi_spiece_piece(tok, &m, &f);
+  if (tok && tfp_token_id(tok, extra) >= 0) sentinels = 0;
+  for (i = sentinels - 1; i >= 0 && !ctx->status; i--) {
+    char text[32];
+    tfpi_format(text, sizeof text, "<extra_id_%i>", i);
+    tfpi_token_add(tok, tok->size, text, strlen(text), "", 0,
+                   TFPI_IN_MODEL | TFPI_IS_ADDED | TFPI_IS_SPECIAL);
+  }
+  if (tok && !ctx->status && !tfpi_added_from_flags(tok) &&
+      !tfpi_load_fallback(tok, m.byte_fallback && !t5) && !tfpi_spiece_stages(tok, &m, t5) &&
+      !tfpi_unigram_ready(tok, m.unk) && m.type == 2) {
+    tok->model = TFPI_MODEL_BPE, tok->fuse_unk = tok->unk >= 0, tok->affixed = tok->fallback != NULL;
+    tfpi_spiece_merges(tok);
+  }
+  if (tok && !ctx->status && t5 && m.eos >= 0 && m.eos < m.n_pieces) {
+    tok->post = TFPI_POST_TEMPLATE;
+    tfpi_template_make(tok, -1, (int32_t)m.eos, 0, 0);
+  }
+  if (work) tfpi_arena_return(work);
+  if (!ctx->status) return tok;
   tfp_tokenizer_free(tok);
   return NULL;
 }
@@ -15707,7 +17868,7 @@ static tfp_tokenizer *tfpi_load_pair(tfp_ctx *ctx, const char *vocab_path,
     tfp_tokenizer_free(tok);
     return NULL;
   }
-  tok->byte_level = tok->trim_offsets = tok->post_trim = 1;
+  tok->byte_level = tok->trim_offsets = tok->post_bytes = tok->post_trim = 1;
   tok->pre = TFPI_PRE_GPT2, tok->decoder = TFPI_DECODE_BYTES;
   for (i = 0; i < TFPI_COUNT(specials); i++) {
     const int32_t id = tfp_token_id(tok, specials[i]);
@@ -15746,35 +17907,62 @@ static int tfpi_load_parts(tfp_tokenizer *tok, const char *dir, const char *name
   return found;
 }
 
+/* A tokenizer_config.json may say of BERT's normaliser what the reference's class then goes by. */
+static void tfpi_load_bert_flags(tfp_tokenizer *tok, const tfp_json *config) {
+  int i;
+  if (strncmp(tfp_json_get_text(config, "tokenizer_class", ""), "Bert", 4)) return;
+  for (i = 0; i < tok->norms.n; i++) {
+    tfpi_stage_spec *st = &tok->norms.at[i];
+    if (st->kind != TFPI_NORM_BERT) continue;
+    st->flag[1] = tfp_json_get_bool(config, "tokenize_chinese_chars", st->flag[1]);
+    st->flag[2] = tfp_json_get_bool(config, "strip_accents", st->flag[2]);
+    st->flag[3] = tfp_json_get_bool(config, "do_lower_case", st->flag[3]);
+  }
+}
+
+/* The first of several files that is there, by its number; its path. -1 if there is none. */
+static int tfpi_first_file(tfp_ctx *ctx, const char *dir, const char *const *names, int n,
+                           char *path, size_t bytes) {
+  int i;
+  for (i = 0; i < n; i++)
+    if (tfpi_path_join(path, bytes, dir, names[i]) && tfp_file_exists(ctx, path)) return i;
+  return -1;
+}
+
 TFP_API tfp_tokenizer *tfp_tokenizer_load(tfp_ctx *ctx, const char *dir) {
-  static const char *const pairs[2][2] = {{"vocab.json", "merges.txt"},
-                                          {"encoder.json", "vocab.bpe"}};
+  static const char *const files[] = {
+      "tokenizer.json", "vocab.txt",    "spiece.model", "tokenizer.model", "sentencepiece.bpe.model",
+      "vocab.json",     "encoder.json", "tokenizer_config.json"};
   tfp_tokenizer *tok = NULL;
+  tfp_json *root, *config = NULL;
   char path[1024], merges[1024];
-  int i, found = 0;
+  int which;
   if (!ctx || ctx->status) return NULL;
   if (!dir || !tfpi_path_join(path, sizeof path, dir, "special_tokens_map.json")) {
     tfpi_fail(ctx, TFP_ERR_ARG,
               "tfp_tokenizer_load: the directory is NULL or its name longer than 1000 bytes");
     return NULL;
   }
-  tfpi_path_join(path, sizeof path, dir, "tokenizer.json");
-  if (tfp_file_exists(ctx, path)) {
-    tfp_json *root = tfp_json_parse_file(ctx, path);
+  if (tfpi_first_file(ctx, dir, files + 7, 1, path, sizeof path) == 0)
+    config = tfp_json_parse_file(ctx, path);
+  which = ctx->status ? -2 : tfpi_first_file(ctx, dir, files, 7, path, sizeof path);
+  tfpi_path_join(merges, sizeof merges, dir, which == 6 ? "vocab.bpe" : "merges.txt");
+  if (which == 0) {
+    root = tfp_json_parse_file(ctx, path);
     if (root) tok = tfpi_load_json(ctx, root);
     tfp_json_free(root);
-    found = 1;
+  } else if (which == 1) tok = tfpi_load_lines(ctx, path, config);
+  else if (which >= 2 && which <= 4) tok = tfpi_load_spiece(ctx, path, config);
+  else if (which >= 5 && tfp_file_exists(ctx, merges)) tok = tfpi_load_pair(ctx, path, merges);
+  else if (which != -2)
+    tfpi_fail(ctx, TFP_ERR_IO, "tfp_tokenizer_load: %s has neither tokenizer.json nor vocab.txt, "
+              "spiece.model or vocab.json with merges.txt", dir);
+  if (tok) {
+    tfpi_load_bert_flags(tok, config);
+    tok->clean_up = tok->model != TFPI_MODEL_BPE &&
+                    tfp_json_get_bool(config, "clean_up_tokenization_spaces", 0);
   }
-  for (i = 0; i < 2 && !found; i++) {
-    tfpi_path_join(path, sizeof path, dir, pairs[i][0]);
-    tfpi_path_join(merges, sizeof merges, dir, pairs[i][1]);
-    found = tfp_file_exists(ctx, path) && tfp_file_exists(ctx, merges);
-    if (found) tok = tfpi_load_pair(ctx, path, merges);
-  }
-  if (!found)
-    tfpi_fail(ctx, TFP_ERR_IO,
-              "tfp_tokenizer_load: %s has neither tokenizer.json nor vocab.json with merges.txt",
-              dir);
+  tfp_json_free(config);
   if (!tok) return NULL;
   tfpi_specials_none(&tok->specials);
   if (!tfpi_load_parts(tok, dir, "tokenizer_config.json") &&
@@ -15808,8 +17996,8 @@ static void tfpi_save_added(const tfp_tokenizer *tok, tfp_json_writer *w) {
     tfp_json_begin_object(w);
     tfpi_put_member_int(w, "id", a->id);
     tfp_json_key(w, "content", -1);
-    tfp_json_put_text(w, a->text, a->n);
-    tfpi_put_member_bool(w, "single_word", 0);
+    tfp_json_put_text(w, tok->tokens[a->id].text, tok->tokens[a->id].text_n);
+    tfpi_put_member_bool(w, "single_word", a->single_word);
     tfpi_put_member_bool(w, "lstrip", a->lstrip);
     tfpi_put_member_bool(w, "rstrip", a->rstrip);
     tfpi_put_member_bool(w, "normalized", a->normalized);
@@ -15828,29 +18016,121 @@ static void tfpi_save_byte_level(tfp_json_writer *w, int prefix, int trim, int r
   tfp_json_end_object(w);
 }
 
-static void tfpi_save_pre(const tfp_tokenizer *tok, tfp_json_writer *w) {
-  tfp_json_key(w, "pre_tokenizer", -1);
-  if (!tok->byte_level) {
-    tfp_json_put_null(w);
-    return;
+static void tfpi_save_charsmap(const tfp_tokenizer *tok, tfp_json_writer *w) {
+  const unsigned char *s = (const unsigned char *)tok->charsmap.blob;
+  const int64_t n = tok->charsmap.n_blob;
+  tfpi_arena *work = tfpi_arena_borrow(tok->ctx);
+  char *out = work ? (char *)tfpi_new(work, (n + 2) / 3 * 4 + 1, 1) : NULL;
+  int64_t i, k, at = 0;
+  for (i = 0; out && i < n; i += 3) {
+    uint32_t bits = 0;
+    for (k = 0; k < 3; k++) bits = bits << 8 | (uint32_t)(i + k < n ? s[i + k] : 0);
+    for (k = 0; k < 4; k++)
+      out[at++] = (char)(i + k <= n ? tfpi_base64[bits >> (18 - 6 * k) & 63] : '=');
   }
-  if (tok->pre == TFPI_PRE_BLOOM) {
+  tfp_json_key(w, "precompiled_charsmap", -1);
+  if (out) tfp_json_put_text(w, out, at);
+  if (work) tfpi_arena_return(work);
+}
+
+static void tfpi_save_pattern(tfp_json_writer *w, const tfpi_stage_spec *st, const char *regex) {
+  tfp_json_key(w, "pattern", -1);
+  tfp_json_begin_object(w);
+  tfp_json_key(w, regex ? "Regex" : "String", -1);
+  if (regex) tfp_json_put_text(w, regex, -1);
+  else tfp_json_put_text(w, st->from, st->from_n);
+  tfp_json_end_object(w);
+}
+static void tfpi_put_member_bytes(tfp_json_writer *w, const char *key, const char *s, int64_t n) {
+  tfp_json_key(w, key, -1);
+  tfp_json_put_text(w, s, n);
+}
+static void tfpi_save_metaspace(tfp_json_writer *w, const tfpi_stage_spec *st) {
+  static const char *const schemes[] = {"never", "first", "always"};
+  tfpi_put_member_bytes(w, "replacement", st->to, st->to_n);
+  tfpi_put_member_text(w, "prepend_scheme", schemes[st->flag[0]]);
+  tfpi_put_member_bool(w, "split", st->flag[1]);
+}
+
+/* A stage's members, behind its type. */
+static void tfpi_save_flags(const tfp_tokenizer *tok, tfp_json_writer *w,
+                            const tfpi_stage_spec *st) {
+  switch (st->kind) {
+    case TFPI_NORM_BERT:
+      tfpi_put_member_bool(w, "clean_text", st->flag[0]);
+      tfpi_put_member_bool(w, "handle_chinese_chars", st->flag[1]);
+      if (st->flag[2] < 0) tfpi_put_member_text(w, "strip_accents", NULL);
+      else tfpi_put_member_bool(w, "strip_accents", st->flag[2]);
+      tfpi_put_member_bool(w, "lowercase", st->flag[3]);
+      break;
+    case TFPI_NORM_PRECOMPILED: tfpi_save_charsmap(tok, w); break;
+    case TFPI_NORM_STRIP:
+      tfpi_put_member_bool(w, "strip_left", st->flag[0]);
+      tfpi_put_member_bool(w, "strip_right", st->flag[1]);
+      break;
+    case TFPI_NORM_REPLACE:
+    case TFPI_DEC_REPLACE:
+      tfpi_save_pattern(w, st, st->flag[0] ? " {2,}" : NULL);
+      tfpi_put_member_bytes(w, "content", st->to, st->to_n);
+      break;
+    case TFPI_NORM_PREPEND: tfpi_put_member_bytes(w, "prepend", st->to, st->to_n); break;
+    case TFPI_CUT_BYTES:
+    case TFPI_DEC_BYTES:
+      tfpi_put_member_bool(w, "add_prefix_space", st->flag[0]);
+      tfpi_put_member_bool(w, "trim_offsets", st->flag[1]);
+      tfpi_put_member_bool(w, "use_regex", st->flag[2]);
+      break;
+    case TFPI_CUT_METASPACE:
+    case TFPI_DEC_METASPACE: tfpi_save_metaspace(w, st); break;
+    case TFPI_CUT_PUNCTUATION:
+      tfpi_put_member_text(w, "behavior", tfpi_behavior_names[st->flag[0]]);
+      break;
+    case TFPI_CUT_DIGITS: tfpi_put_member_bool(w, "individual_digits", st->flag[0]); break;
+    case TFPI_CUT_SPLIT:
+      tfpi_save_pattern(w, st, st->flag[2] == 1   ? TFPI_GPT2_REGEX
+                               : st->flag[2] == 2 ? TFPI_BLOOM_REGEX : NULL);
+      tfpi_put_member_text(w, "behavior", tfpi_behavior_names[st->flag[0]]);
+      tfpi_put_member_bool(w, "invert", st->flag[1]);
+      break;
+    case TFPI_DEC_WORDPIECE:
+      tfpi_put_member_bytes(w, "prefix", st->from, st->from_n);
+      tfpi_put_member_bool(w, "cleanup", st->flag[0]);
+      break;
+    case TFPI_DEC_BPE: tfpi_put_member_bytes(w, "suffix", st->from, st->from_n); break;
+    case TFPI_DEC_STRIP:
+      tfpi_put_member_bytes(w, "content", st->from, st->from_n);
+      tfpi_put_member_int(w, "start", st->flag[0]);
+      tfpi_put_member_int(w, "stop", st->flag[1]);
+      break;
+    default: break;
+  }
+}
+
+/* A list of stages: null, the one, or a Sequence under `inner`. */
+static void tfpi_save_stages(const tfp_tokenizer *tok, tfp_json_writer *w, const char *key,
+                             const char *inner, const tfpi_stages *l) {
+  static const char *const names[] = {
+      "BertNormalizer", "Precompiled",  "NFC",       "NFD",     "NFKC",        "NFKD",
+      "Lowercase",      "StripAccents", "Strip",     "Replace", "Prepend",     "ByteLevel",
+      "Metaspace",      "WhitespaceSplit", "Whitespace", "BertPreTokenizer",   "Punctuation",
+      "Digits",         "Split",        "ByteLevel", "Fuse",    "WordPiece",   "Metaspace",
+      "BPEDecoder",     "ByteFallback", "Strip",     "Replace"};
+  int i;
+  tfp_json_key(w, key, -1);
+  if (!l->n) tfp_json_put_null(w);
+  if (l->n > 1) {
     tfp_json_begin_object(w);
     tfpi_put_member_text(w, "type", "Sequence");
-    tfp_json_key(w, "pretokenizers", -1);
+    tfp_json_key(w, inner, -1);
     tfp_json_begin_array(w);
+  }
+  for (i = 0; i < l->n; i++) {
     tfp_json_begin_object(w);
-    tfpi_put_member_text(w, "type", "Split");
-    tfp_json_key(w, "pattern", -1);
-    tfp_json_begin_object(w);
-    tfpi_put_member_text(w, "Regex", TFPI_BLOOM_REGEX);
-    tfp_json_end_object(w);
-    tfpi_put_member_text(w, "behavior", "Isolated");
-    tfpi_put_member_bool(w, "invert", 0);
+    tfpi_put_member_text(w, "type", names[l->at[i].kind]);
+    tfpi_save_flags(tok, w, &l->at[i]);
     tfp_json_end_object(w);
   }
-  tfpi_save_byte_level(w, tok->add_prefix_space, tok->trim_offsets, tok->pre == TFPI_PRE_GPT2);
-  if (tok->pre == TFPI_PRE_BLOOM) {
+  if (l->n > 1) {
     tfp_json_end_array(w);
     tfp_json_end_object(w);
   }
@@ -15928,35 +18208,57 @@ static void tfpi_save_post(const tfp_tokenizer *tok, tfp_json_writer *w) {
     tfpi_put_member_bool(w, "add_prefix_space", tok->post_prefix);
     tfp_json_end_object(w);
   } else {
+    if (tok->post_bytes) {
+      tfp_json_begin_object(w);
+      tfpi_put_member_text(w, "type", "Sequence");
+      tfp_json_key(w, "processors", -1);
+      tfp_json_begin_array(w);
+      tfpi_save_byte_level(w, tok->post_prefix, tok->post_trim, 1);
+    }
     tfp_json_begin_object(w);
     tfpi_put_member_text(w, "type", "TemplateProcessing");
     tfpi_save_template(tok, w, "single", &tok->single);
     tfpi_save_template(tok, w, "pair", &tok->pair);
     tfpi_save_template_tokens(tok, w);
     tfp_json_end_object(w);
+    if (tok->post_bytes) {
+      tfp_json_end_array(w);
+      tfp_json_end_object(w);
+    }
   }
 }
 
-static void tfpi_save_model(const tfp_tokenizer *tok, tfp_json_writer *w) {
+static void tfpi_save_vocab(const tfp_tokenizer *tok, tfp_json_writer *w) {
   int64_t i;
-  tfp_json_key(w, "model", -1);
-  tfp_json_begin_object(w);
-  tfpi_put_member_text(w, "type", "BPE");
-  tfpi_put_member_text(w, "dropout", NULL);
-  tfpi_put_member_text(w, "unk_token", tok->unk < 0 ? NULL : tok->tokens[tok->unk].text);
-  tfpi_put_member_text(w, "continuing_subword_prefix", NULL);
-  tfpi_put_member_text(w, "end_of_word_suffix", NULL);
-  tfpi_put_member_bool(w, "fuse_unk", tok->fuse_unk);
-  tfpi_put_member_bool(w, "byte_fallback", 0);
-  tfpi_put_member_bool(w, "ignore_merges", tok->ignore_merges);
   tfp_json_key(w, "vocab", -1);
-  tfp_json_begin_object(w);
+  if (tok->model == TFPI_MODEL_UNIGRAM) tfp_json_begin_array(w);
+  else tfp_json_begin_object(w);
   for (i = 0; i < tok->size; i++) {
     if (!tok->tokens[i].text || !(tok->tokens[i].flags & TFPI_IN_MODEL)) continue;
-    tfp_json_key(w, tok->tokens[i].text, tok->tokens[i].text_n);
-    tfp_json_put_int(w, i);
+    if (tok->model == TFPI_MODEL_UNIGRAM) {
+      tfp_json_begin_array(w);
+      tfp_json_put_text(w, tok->tokens[i].text, tok->tokens[i].text_n);
+      tfp_json_put_double(w, tok->scores[i]);
+      tfp_json_end_array(w);
+    } else {
+      tfp_json_key(w, tok->tokens[i].text, tok->tokens[i].text_n);
+      tfp_json_put_int(w, i);
+    }
   }
-  tfp_json_end_object(w);
+  if (tok->model == TFPI_MODEL_UNIGRAM) tfp_json_end_array(w);
+  else tfp_json_end_object(w);
+}
+
+static void tfpi_save_bpe(const tfp_tokenizer *tok, tfp_json_writer *w) {
+  int64_t i;
+  tfpi_put_member_text(w, "dropout", NULL);
+  tfpi_put_member_text(w, "unk_token", tok->unk < 0 ? NULL : tok->tokens[tok->unk].text);
+  tfpi_put_member_text(w, "continuing_subword_prefix", tok->prefix_n ? tok->prefix : NULL);
+  tfpi_put_member_text(w, "end_of_word_suffix", tok->suffix_n ? tok->suffix : NULL);
+  tfpi_put_member_bool(w, "fuse_unk", tok->fuse_unk);
+  tfpi_put_member_bool(w, "byte_fallback", tok->fallback != NULL);
+  tfpi_put_member_bool(w, "ignore_merges", tok->ignore_merges);
+  tfpi_save_vocab(tok, w);
   tfp_json_key(w, "merges", -1);
   tfp_json_begin_array(w);
   for (i = 0; i < tok->n_merges; i++) {
@@ -15968,6 +18270,25 @@ static void tfpi_save_model(const tfp_tokenizer *tok, tfp_json_writer *w) {
     tfp_json_end_array(w);
   }
   tfp_json_end_array(w);
+}
+static void tfpi_save_model(const tfp_tokenizer *tok, tfp_json_writer *w) {
+  static const char *const names[] = {"BPE", "WordPiece", "Unigram"};
+  tfp_json_key(w, "model", -1);
+  tfp_json_begin_object(w);
+  tfpi_put_member_text(w, "type", names[tok->model]);
+  if (tok->model == TFPI_MODEL_BPE) tfpi_save_bpe(tok, w);
+  else if (tok->model == TFPI_MODEL_WORDPIECE) {
+    tfpi_put_member_text(w, "unk_token", tok->unk < 0 ? "[UNK]" : tok->tokens[tok->unk].text);
+    tfpi_put_member_text(w, "continuing_subword_prefix", tok->prefix);
+    tfpi_put_member_int(w, "max_input_chars_per_word", tok->max_word_chars);
+    tfpi_save_vocab(tok, w);
+  } else {
+    tfp_json_key(w, "unk_id", -1);
+    if (tok->unk < 0) tfp_json_put_null(w);
+    else tfp_json_put_int(w, tok->unk);
+    tfpi_save_vocab(tok, w);
+    tfpi_put_member_bool(w, "byte_fallback", tok->fallback != NULL);
+  }
   tfp_json_end_object(w);
 }
 
@@ -15978,17 +18299,10 @@ static tfp_status tfpi_save_pipeline(tfp_tokenizer *tok, const char *path) {
   tfpi_put_member_text(w, "truncation", NULL);
   tfpi_put_member_text(w, "padding", NULL);
   tfpi_save_added(tok, w);
-  tfpi_put_member_text(w, "normalizer", NULL);
-  tfpi_save_pre(tok, w);
+  tfpi_save_stages(tok, w, "normalizer", "normalizers", &tok->norms);
+  tfpi_save_stages(tok, w, "pre_tokenizer", "pretokenizers", &tok->pres);
   tfpi_save_post(tok, w);
-  tfp_json_key(w, "decoder", -1);
-  if (tok->decoder == TFPI_DECODE_JOIN) tfp_json_put_null(w);
-  else if (tok->decoder == TFPI_DECODE_BYTES) tfpi_save_byte_level(w, 1, 1, 1);
-  else {
-    tfp_json_begin_object(w);
-    tfpi_put_member_text(w, "type", "Fuse");
-    tfp_json_end_object(w);
-  }
+  tfpi_save_stages(tok, w, "decoder", "decoders", &tok->decs);
   tfpi_save_model(tok, w);
   tfp_json_end_object(w);
   if (!tok->ctx->status) tfp_json_writer_save(w, path);
@@ -16017,7 +18331,15 @@ TFP_API tfp_status tfp_tokenizer_save(tfp_tokenizer *tok, const char *dir,
   tfp_json_begin_object(w);
   tfpi_put_member_text(w, "tokenizer_class",
                        "PreTrainedTokenizerFast"); /* takes tokenizer.json as it is */
-  tfpi_put_member_bool(w, "clean_up_tokenization_spaces", 0);
+  tfpi_put_member_bool(w, "clean_up_tokenization_spaces", tok->clean_up);
+  for (i = 0; i < tok->norms.n; i++) { /* for those who build BERT's stages from here */
+    const tfpi_stage_spec *st = &tok->norms.at[i];
+    if (st->kind != TFPI_NORM_BERT) continue;
+    tfpi_put_member_bool(w, "do_lower_case", st->flag[3]);
+    tfpi_put_member_bool(w, "tokenize_chinese_chars", st->flag[1]);
+    if (st->flag[2] < 0) tfpi_put_member_text(w, "strip_accents", NULL);
+    else tfpi_put_member_bool(w, "strip_accents", st->flag[2]);
+  }
   if (model_max_length > 0) tfpi_put_member_int(w, "model_max_length", model_max_length);
   for (i = 0; i < 7; i++)
     if (parts[i] >= 0) tfpi_put_member_text(w, keys[i], tok->tokens[parts[i]].text);
