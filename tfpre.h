@@ -1736,6 +1736,49 @@ TFP_API tfp_tokenizer *tfp_tokenizer_train_bpe(tfp_ctx *ctx, const char *const *
                                                int64_t vocab_size, tfp_special_style style,
                                                const tfp_bpe_options *options);
 
+/* tfp_tokenizer_train_wordpiece -- learn a WordPiece vocabulary, as BERT has it.
+ *
+ * Text is normalised and cut as BERT does it. Words are characters, those behind the first with
+ * "##" before them; then the commonest pair of neighbours becomes a token, again and again, as
+ * in tfp_tokenizer_train_bpe. The ids: [PAD] [UNK] [CLS] [SEP] [MASK], the characters in order of
+ * code points, those with ## in the same order, the merged ones. (This is what Hugging Face
+ * trains; Google's own program, which picks pairs by likelihood, was not published.)
+ *
+ * Args     paths: n >= 1 files of UTF-8, read as streams; vocab_size: at most 2^24, with room for
+ *          the characters; options: NULL or a description
+ * Returns  a tokenizer owned by the context; NULL on error
+ * Errors   TFP_ERR_ARG; TFP_ERR_IO; TFP_ERR_NOMEM
+ * Memory   as tfp_tokenizer_train_bpe
+ * Cost     as tfp_tokenizer_train_bpe, and the normalising
+ * Source   Schuster, Nakajima 2012; same vocabulary as Hugging Face's WordPieceTrainer, which gives
+ *          ids to the ## characters in an order that changes from run to run, and by it ties
+ */
+TFP_API tfp_tokenizer *tfp_tokenizer_train_wordpiece(tfp_ctx *ctx, const char *const *paths, int n,
+                                                     int64_t vocab_size,
+                                                     const tfp_wordpiece_options *options);
+
+/* tfp_tokenizer_train_unigram -- learn pieces and their log probabilities, as T5 has them.
+ *
+ * Text is brought to NFKC and cut at white space; each word begins with U+2581. From all characters
+ * and the substrings that recur, EM and pruning go down to the size that is wanted; what text is
+ * likeliest to be made of stays. The ids: special tokens, the pieces by score; but T5's sentinels
+ * come last. A text with few words gives a smaller vocabulary than was asked for.
+ *
+ * Args     paths: n >= 1 files of UTF-8, read as streams; vocab_size: at most 2^24, with room for
+ *          the special tokens and all characters; style: one with an unknown token, which are all
+ *          but NONE and GPT2; options: NULL or a description
+ * Returns  a tokenizer owned by the context; NULL on error. It does not depend on the threads
+ * Errors   TFP_ERR_ARG; TFP_ERR_IO; TFP_ERR_UNSUPPORTED for more than 2^31 characters of distinct
+ *          words (set max_words); TFP_ERR_NOMEM
+ * Memory   its own arena, until tfp_tokenizer_free or tfp_destroy; while it learns about 50 bytes
+ *          per character of the distinct words
+ * Cost     the text once, then about 20 rounds over the distinct words
+ * Source   Kudo 2018 (arXiv:1804.10959); as Hugging Face's UnigramTrainer
+ */
+TFP_API tfp_tokenizer *tfp_tokenizer_train_unigram(tfp_ctx *ctx, const char *const *paths, int n,
+                                                   int64_t vocab_size, tfp_special_style style,
+                                                   const tfp_unigram_options *options);
+
 /* tfp_tokenizer_load -- read dir/tokenizer.json, or else dir/vocab.txt (BERT), dir/spiece.model
  * (T5; also tokenizer.model, sentencepiece.bpe.model), or dir/vocab.json and dir/merges.txt.
  *
@@ -14856,7 +14899,8 @@ static tfp_tokenizer *tfpi_tokenizer_ready(tfp_tokenizer *tok) {
 /* What all tokenizers that are made here, not loaded, have in common. */
 static tfp_tokenizer *tfpi_tokenizer_finish(tfp_tokenizer *tok, tfp_special_style style) {
   tok->trim_offsets = 1;
-  tok->decoder = tok->byte_level ? TFPI_DECODE_BYTES : TFPI_DECODE_FUSE;
+  tok->decoder = tok->decs.n        ? TFPI_DECODE_LIST
+                 : tok->byte_level ? TFPI_DECODE_BYTES : TFPI_DECODE_FUSE;
   if (tfpi_added_from_flags(tok)) {
     tfp_tokenizer_free(tok);
     return NULL;
@@ -16336,7 +16380,7 @@ static tfp_status tfpi_encode_text(tfp_tokenizer *tok, tfpi_ids *out, const char
 /* Gives each word of a text, normalised and cut as the model gets it, to `word`: what training
  * counts. With TFP_PARSE_SPECIAL added tokens are cut out and not given. A text of several calls
  * should be cut behind newlines. `word` may return an error to stop. */
-static TFPI_UNUSED tfp_status tfpi_each_word(tfp_tokenizer *tok, const char *s, int64_t n,
+static tfp_status tfpi_each_word(tfp_tokenizer *tok, const char *s, int64_t n,
                                              int flags,
                                              tfp_status (*word)(void *user, const char *s,
                                                                 int64_t n),
@@ -18528,9 +18572,19 @@ static tfp_status tfpi_count_word(tfpi_counter *c, const char *s, int64_t n, uin
   return 2 * c->words.n > c->slots.n ? tfpi_words_rehash(c) : TFP_OK;
 }
 
+/* Counts a word that the stages give. */
+static tfp_status tfpi_count_staged(void *user, const char *s, int64_t n) {
+  return tfpi_count_word((tfpi_counter *)user, s, n, tfpi_word_hash(s, n), 1);
+}
+
 /* Counts the words of the first k blocks. */
 static tfp_status tfpi_count_blocks(tfpi_counter *c, int k) {
   int i, j;
+  if (c->tok->pre == TFPI_PRE_STAGES) { /* whose buffers are the tokenizer's: one thread */
+    for (i = 0; i < k && !c->ctx->status; i++)
+      tfpi_each_word(c->tok, c->block[i].bytes, c->block[i].n, 0, tfpi_count_staged, c);
+    return c->ctx->status;
+  }
   for (i = 0; i < k; i++) c->block[i].skip = 0;
   tfpi_parallel(c->ctx, k, tfpi_count_lines, c->block);
   for (i = 0; i < k; i++) {
@@ -19034,6 +19088,61 @@ TFP_API tfp_tokenizer *tfp_tokenizer_train_bpe(tfp_ctx *ctx, const char *const *
   return NULL;
 }
 
+/* BERT's stages, in a tokenizer without any. */
+static void tfpi_stages_bert(tfp_tokenizer *tok, const tfp_wordpiece_options *how) {
+  tfpi_stage_spec *st = tfpi_stage_add(tok, &tok->norms, TFPI_NORM_BERT);
+  tok->model = TFPI_MODEL_WORDPIECE, tok->pre = TFPI_PRE_STAGES;
+  tok->prefix = "##", tok->prefix_n = 2, tok->max_word_chars = 100;
+  st->flag[0] = st->flag[1] = 1;
+  st->flag[2] = how->strip_accents ? how->strip_accents > 0 : -1;
+  st->flag[3] = !how->cased;
+  tfpi_stage_add(tok, &tok->pres, TFPI_CUT_BERT);
+  st = tfpi_stage_add(tok, &tok->decs, TFPI_DEC_WORDPIECE);
+  st->from = "##", st->from_n = 2, st->flag[0] = 1;
+}
+
+/* A tokenizer that cuts words as tok will: the same stages and no vocabulary. NULL on error. */
+static tfp_tokenizer *tfpi_cutter(const tfp_tokenizer *tok) {
+  tfp_tokenizer *cutter = tfpi_tokenizer_new(tok->ctx, 1);
+  if (!cutter) return NULL;
+  cutter->norms = tok->norms, cutter->pres = tok->pres, cutter->pre = TFPI_PRE_STAGES;
+  cutter->model = TFPI_MODEL_WORDPIECE, cutter->prefix = "";
+  return tfpi_tokenizer_ready(cutter);
+}
+
+TFP_API tfp_tokenizer *tfp_tokenizer_train_wordpiece(tfp_ctx *ctx, const char *const *paths, int n,
+                                                     int64_t vocab_size,
+                                                     const tfp_wordpiece_options *options) {
+  const char *who = "tfp_tokenizer_train_wordpiece";
+  tfp_wordpiece_options how;
+  tfp_tokenizer *tok, *cutter;
+  tfpi_trainer t;
+  if (tfpi_check_style(ctx, TFP_SPECIALS_BERT, who) || tfpi_check_paths(ctx, paths, n, who))
+    return NULL;
+  memset(&how, 0, sizeof how);
+  if (options) how = *options;
+  if (vocab_size < 6 || vocab_size > TFPI_MAX_TOKENS || how.min_frequency < 0 ||
+      how.max_words < 0 || how.limit_alphabet < 0) {
+    tfpi_fail(ctx, TFP_ERR_ARG, "%s: vocab_size %i is not in 6 to %d, or an option is negative",
+              who, vocab_size, (int)TFPI_MAX_TOKENS);
+    return NULL;
+  }
+  tok = tfpi_tokenizer_new(ctx, vocab_size);
+  if (!tok) return NULL;
+  tfpi_stages_bert(tok, &how);
+  tfpi_trainer_open(tok, &t, how.min_frequency);
+  cutter = tfpi_cutter(tok);
+  if (cutter) tfpi_counter_open(&t.c, cutter, who, paths, n, how.max_words);
+  if (!ctx->status && !tfpi_style_add(tok, TFP_SPECIALS_BERT, 0, 256) &&
+      !tfpi_trainer_chars(&t, how.limit_alphabet ? how.limit_alphabet : 1000, vocab_size))
+    tfpi_trainer_merge(&t, vocab_size);
+  if (cutter) tfpi_trainer_close(&t);
+  tfp_tokenizer_free(cutter);
+  if (!ctx->status) return tfpi_tokenizer_finish(tok, TFP_SPECIALS_BERT);
+  tfp_tokenizer_free(tok);
+  return NULL;
+}
+
 /* ---- training: Unigram ---- */
 
 enum { TFPI_ARC_BITS = 5, TFPI_WORDS_BLOCK = 512 };
@@ -19047,7 +19156,7 @@ typedef struct tfpi_cell { double a, b; int32_t ea, eb; uint32_t back; } tfpi_ce
 
 /* All lattices of all words, as arcs between places in one text of distinct words. They are found
  * once; later pieces only go. */
-typedef struct tfpi_unigram {
+typedef struct tfpi_lattices {
   tfp_ctx *ctx;
   tfpi_arena arena, seeding;
   tfp_unigram_options how; /* with the defaults put in */
@@ -19071,10 +19180,10 @@ typedef struct tfpi_unigram {
   double *loss;            /* of candidates; that and alternatives are for pruning */
   int32_t *map;            /* new number of a piece; -1: it goes */
   double total_freq, sum_freq;
-} tfpi_unigram;
+} tfpi_lattices;
 
 /* The words' text, and the characters of it. */
-static tfp_status tfpi_unigram_text(tfpi_unigram *u, const tfpi_counter *from) {
+static tfp_status tfpi_unigram_text(tfpi_lattices *u, const tfpi_counter *from) {
   const tfpi_word_count *w = (const tfpi_word_count *)from->words.at;
   int64_t i, at = 0, n = from->words.n;
   if (tfpi_alphabet_count(&u->alphabet, from)) return u->ctx->status;
@@ -19102,7 +19211,7 @@ static tfp_status tfpi_unigram_text(tfpi_unigram *u, const tfpi_counter *from) {
 
 /* Sorts order[low, high), whose places all begin with the same `depth` characters, by what comes
  * next, and lists where they part. Three-way quicksort, no deeper than a piece is long. */
-static void tfpi_find_substrings(const tfpi_unigram *u, int32_t low, int32_t high, int32_t depth,
+static void tfpi_find_substrings(const tfpi_lattices *u, int32_t low, int32_t high, int32_t depth,
                                  int fresh, tfpi_substring **out) {
   const uint32_t *next = u->text + depth;
   int32_t *order = u->order, left = low, right = high, i = low;
@@ -19126,7 +19235,7 @@ static void tfpi_find_substrings(const tfpi_unigram *u, int32_t low, int32_t hig
   tfpi_find_substrings(u, right, high, depth, 0, out);
 }
 static void tfpi_find_bucket(void *arg, int64_t i, int thread) {
-  tfpi_unigram *u = (tfpi_unigram *)arg;
+  tfpi_lattices *u = (tfpi_lattices *)arg;
   tfpi_substring *out = u->found + u->bucket[i];
   (void)thread;
   tfpi_find_substrings(u, u->bucket[i], u->bucket[i + 1], 1, 1, &out);
@@ -19136,7 +19245,7 @@ static void tfpi_find_bucket(void *arg, int64_t i, int thread) {
 /* All substrings of 2 to max_piece characters that come more than once in the list of words, and
  * that different characters follow (or the end of a word): a suffix array's inner nodes. They are
  * left in found[0, returned), in order of their characters. */
-static int64_t tfpi_unigram_find(tfpi_unigram *u) {
+static int64_t tfpi_unigram_find(tfpi_lattices *u) {
   tfpi_arena *work = &u->seeding;
   tfpi_char_count **list = tfpi_alphabet_list(&u->alphabet, tfpi_by_char);
   int64_t i, n = 0;
@@ -19161,7 +19270,7 @@ static int64_t tfpi_unigram_find(tfpi_unigram *u) {
 }
 
 /* Numbers of found[0,n) by occurrences times length, the largest first, of equals the later. */
-static int32_t *tfpi_unigram_rank(tfpi_unigram *u, int64_t n) {
+static int32_t *tfpi_unigram_rank(tfpi_lattices *u, int64_t n) {
   int32_t *a = (int32_t *)tfpi_new(&u->seeding, n, sizeof *a);
   int32_t *b = (int32_t *)tfpi_new(&u->seeding, n, sizeof *b);
   int64_t most = 0, i;
@@ -19189,7 +19298,7 @@ static int32_t *tfpi_unigram_rank(tfpi_unigram *u, int64_t n) {
 }
 
 /* Arcs of all pieces; of one place the shorter first. rank: found numbers of the longer pieces. */
-static tfp_status tfpi_unigram_arcs(tfpi_unigram *u, const int32_t *rank) {
+static tfp_status tfpi_unigram_arcs(tfpi_lattices *u, const int32_t *rank) {
   int64_t total = 0, i, k;
   int32_t n;
   u->first = (uint32_t *)tfpi_new(&u->arena, u->n_text + 1, sizeof *u->first);
@@ -19226,7 +19335,7 @@ static tfp_status tfpi_unigram_arcs(tfpi_unigram *u, const int32_t *rank) {
 }
 
 /* What follows from the scores. */
-static void tfpi_unigram_scores(tfpi_unigram *u) {
+static void tfpi_unigram_scores(tfpi_lattices *u) {
   double lowest = INFINITY;
   int64_t i;
   for (i = 0; i < u->n_pieces; i++) {
@@ -19238,7 +19347,7 @@ static void tfpi_unigram_scores(tfpi_unigram *u) {
 }
 
 /* The first pieces: all characters, and the substrings of most occurrences times length. */
-static tfp_status tfpi_unigram_seed(tfpi_unigram *u) {
+static tfp_status tfpi_unigram_seed(tfpi_lattices *u) {
   const int64_t found = tfpi_unigram_find(u);
   const int64_t most = tfpi_max64(u->how.seed_size - u->n_chars, 1);
   const int32_t *rank = u->ctx->status ? NULL : tfpi_unigram_rank(u, found);
@@ -19278,7 +19387,7 @@ TFPI_INLINE void tfpi_scaled_keep(double *v, int32_t *e) {
 
 /* Adds to sums how often each piece is expected in word w: forward and backward sums over all ways
  * to cut it. */
-static void tfpi_expect_word(const tfpi_unigram *u, int64_t w, tfpi_cell *c, int64_t *sums) {
+static void tfpi_expect_word(const tfpi_lattices *u, int64_t w, tfpi_cell *c, int64_t *sums) {
   const uint32_t *first = u->first + u->start[w], *arc = u->arc;
   const int32_t n = u->start[w + 1] - u->start[w] - 1;
   double scale;
@@ -19315,7 +19424,7 @@ static void tfpi_expect_word(const tfpi_unigram *u, int64_t w, tfpi_cell *c, int
 }
 
 /* Adds to sums the pieces of the best way to cut word w. */
-static void tfpi_best_word(const tfpi_unigram *u, int64_t w, tfpi_cell *c, int64_t *sums) {
+static void tfpi_best_word(const tfpi_lattices *u, int64_t w, tfpi_cell *c, int64_t *sums) {
   const uint32_t *first = u->first + u->start[w], *arc = u->arc;
   const int32_t n = u->start[w + 1] - u->start[w] - 1;
   const uint32_t unk = (uint32_t)u->n_pieces << TFPI_ARC_BITS | 1;
@@ -19338,20 +19447,20 @@ static void tfpi_best_word(const tfpi_unigram *u, int64_t w, tfpi_cell *c, int64
 }
 
 static void tfpi_expect_block(void *arg, int64_t block, int thread) {
-  tfpi_unigram *u = (tfpi_unigram *)arg;
+  tfpi_lattices *u = (tfpi_lattices *)arg;
   int64_t w = block * TFPI_WORDS_BLOCK, end = tfpi_min64(w + TFPI_WORDS_BLOCK, u->n_words);
   for (; w < end; w++)
     tfpi_expect_word(u, w, u->cells + thread * (u->longest + 1), u->sums + thread * (u->n_pieces + 1));
 }
 static void tfpi_best_block(void *arg, int64_t block, int thread) {
-  tfpi_unigram *u = (tfpi_unigram *)arg;
+  tfpi_lattices *u = (tfpi_lattices *)arg;
   int64_t w = block * TFPI_WORDS_BLOCK, end = tfpi_min64(w + TFPI_WORDS_BLOCK, u->n_words);
   for (; w < end; w++)
     tfpi_best_word(u, w, u->cells + thread * (u->longest + 1), u->sums + thread * (u->n_pieces + 1));
 }
 
 /* Sums over all words, in u->sums[0, pieces]. */
-static void tfpi_unigram_sum(tfpi_unigram *u, tfpi_task fn) {
+static void tfpi_unigram_sum(tfpi_lattices *u, tfpi_task fn) {
   const int64_t n = u->n_pieces + 1;
   int64_t i;
   int t;
@@ -19362,7 +19471,7 @@ static void tfpi_unigram_sum(tfpi_unigram *u, tfpi_task fn) {
 }
 
 /* Drops the pieces whose map is -1, and gives the others their new numbers. */
-static void tfpi_unigram_drop(tfpi_unigram *u, int64_t left) {
+static void tfpi_unigram_drop(tfpi_lattices *u, int64_t left) {
   uint32_t from = 0, out = 0;
   int64_t i;
   for (i = 0; i < u->n_text; i++) {
@@ -19388,7 +19497,7 @@ static double tfpi_digamma(double x) {
 
 /* One round of EM. A piece that is expected less than half a time goes; the digamma function in
  * place of the logarithm makes rare ones rarer. */
-static void tfpi_unigram_em(tfpi_unigram *u) {
+static void tfpi_unigram_em(tfpi_lattices *u) {
   double sum = 0, log_sum;
   int64_t i, left = 0;
   tfpi_unigram_sum(u, tfpi_expect_block);
@@ -19408,7 +19517,7 @@ static void tfpi_unigram_em(tfpi_unigram *u) {
 
 /* loss[i]: how much likelihood goes if piece i is cut in its second best way; INFINITY: it stays;
  * -INFINITY: nothing needs it. */
-static void tfpi_loss_of_piece(tfpi_unigram *u, int64_t id) {
+static void tfpi_loss_of_piece(tfpi_lattices *u, int64_t id) {
   const tfpi_candidate *piece = &u->piece[id];
   const uint32_t *first = u->first + piece->at, *arc = u->arc;
   const double freq = (double)u->sums[id];
@@ -19444,7 +19553,7 @@ static void tfpi_loss_of_piece(tfpi_unigram *u, int64_t id) {
   u->loss[id] = freq / u->total_freq * (was - now);
 }
 static void tfpi_loss_block(void *arg, int64_t block, int thread) {
-  tfpi_unigram *u = (tfpi_unigram *)arg;
+  tfpi_lattices *u = (tfpi_lattices *)arg;
   int64_t i = block * TFPI_WORDS_BLOCK, end = tfpi_min64(i + TFPI_WORDS_BLOCK, u->n_pieces);
   (void)thread;
   for (; i < end; i++) tfpi_loss_of_piece(u, i);
@@ -19459,7 +19568,7 @@ static int tfpi_by_score(const void *a, const void *b) {
 
 /* Keeps what must stay, then those whose loss is largest, down to a share of the pieces. The unknown
  * piece counts as one, as in the reference. */
-static tfp_status tfpi_unigram_prune(tfpi_unigram *u) {
+static tfp_status tfpi_unigram_prune(tfpi_lattices *u) {
   const int64_t size = tfpi_max64(u->vocab_size * 11 / 10,
                                   (int64_t)((double)(u->n_pieces + 1) * u->how.shrink));
   tfpi_final *item, **list;
@@ -19496,7 +19605,7 @@ static tfp_status tfpi_unigram_prune(tfpi_unigram *u) {
 
 /* The vocabulary of `room` pieces in *out, by score: all characters, then pieces in the order they
  * have. Returns how many there are. */
-static int64_t tfpi_unigram_finish(tfpi_unigram *u, int64_t room, tfpi_final ***out) {
+static int64_t tfpi_unigram_finish(tfpi_lattices *u, int64_t room, tfpi_final ***out) {
   tfpi_char_count **chars = tfpi_alphabet_list(&u->alphabet, tfpi_by_char);
   tfpi_final *item = (tfpi_final *)tfpi_new(&u->arena, u->n_chars + u->n_pieces, sizeof *item);
   tfpi_final **list = (tfpi_final **)tfpi_new(&u->arena, u->n_chars + u->n_pieces, sizeof *list);
@@ -19522,11 +19631,12 @@ static int64_t tfpi_unigram_finish(tfpi_unigram *u, int64_t room, tfpi_final ***
   return n;
 }
 
-static tfp_status tfpi_unigram_train(tfpi_unigram *u, const tfpi_counter *from) {
+/* EM and pruning, until few enough pieces are left. */
+static tfp_status tfpi_unigram_train(tfpi_lattices *u) {
   const int threads = u->ctx->threads;
   int64_t i, before;
   int round;
-  if (tfpi_unigram_text(u, from) || tfpi_unigram_seed(u)) return u->ctx->status;
+  if (tfpi_unigram_seed(u)) return u->ctx->status;
   tfpi_arena_close(&u->seeding);
   tfpi_arena_open(u->ctx, &u->seeding);
   u->sums = (int64_t *)tfpi_new(&u->arena, (u->n_pieces + 1) * threads, sizeof *u->sums);
@@ -19542,6 +19652,100 @@ static tfp_status tfpi_unigram_train(tfpi_unigram *u, const tfpi_counter *from) 
     if (before + 1 <= u->vocab_size * 11 / 10) return TFP_OK;
     if (tfpi_unigram_prune(u) || u->n_pieces == before) return u->ctx->status;
   }
+}
+
+/* T5's stages with NFKC in the place of its table: words are cut at white space, and each begins
+ * with U+2581. */
+static void tfpi_stages_t5(tfp_tokenizer *tok) {
+  static const char *const mark = "\xE2\x96\x81";
+  tfpi_stage_spec *st;
+  tok->model = TFPI_MODEL_UNIGRAM, tok->pre = TFPI_PRE_STAGES, tok->prefix = "";
+  tfpi_stage_add(tok, &tok->norms, TFPI_NORM_NFKC);
+  tfpi_stage_add(tok, &tok->pres, TFPI_CUT_SPACES);
+  st = tfpi_stage_add(tok, &tok->pres, TFPI_CUT_METASPACE);
+  st->flag[0] = 2, st->flag[1] = 1, st->to = mark, st->to_n = 3;
+  st = tfpi_stage_add(tok, &tok->decs, TFPI_DEC_METASPACE);
+  st->flag[0] = 2, st->flag[1] = 1, st->to = mark, st->to_n = 3;
+}
+
+/* Enters the pieces with their scores, then the rest of the special tokens. */
+static tfp_status tfpi_unigram_enter(tfp_tokenizer *tok, tfpi_lattices *u, int64_t room,
+                                     tfp_special_style style, int first) {
+  tfpi_final **list = NULL;
+  const int64_t n = tfpi_unigram_finish(u, room, &list);
+  int64_t i;
+  for (i = 0; i < n && !u->ctx->status; i++) {
+    char text[128];
+    size_t bytes = 0;
+    int32_t k;
+    if (!list[i]->n) bytes = (size_t)tfp_utf8_encode(list[i]->c, text);
+    for (k = 0; k < list[i]->n; k++)
+      bytes += (size_t)tfp_utf8_encode(u->text[list[i]->at + k], text + bytes);
+    if (tfpi_token_find(tok, text, bytes, "", 0) >= 0) continue; /* a special token's text */
+    tok->scores[tok->size] = list[i]->score;
+    tfpi_token_add(tok, tok->size, text, bytes, "", 0, TFPI_IN_MODEL);
+  }
+  return u->ctx->status ? u->ctx->status : tfpi_style_add(tok, style, first, 256);
+}
+
+static tfp_status tfpi_unigram_learn(tfp_tokenizer *tok, tfpi_lattices *u, const tfpi_counter *from,
+                                     tfp_special_style style) {
+  const int64_t specials = tfpi_style_count(style), room = u->vocab_size - specials;
+  const int first = tfpi_style_first(style);
+  if (tfpi_style_add(tok, style, 0, first) || tfpi_unigram_text(u, from)) return u->ctx->status;
+  if (u->n_chars > room)
+    return tfpi_fail(u->ctx, TFP_ERR_ARG,
+                     "%s: vocab_size %i is too small for %i special tokens and %d characters",
+                     from->who, u->vocab_size, specials, (int)u->n_chars);
+  if (tfpi_unigram_train(u) || tfpi_unigram_enter(tok, u, room, style, first))
+    return u->ctx->status;
+  return tfpi_unigram_ready(tok, tfp_token_id(tok, style == TFP_SPECIALS_BERT ? "[UNK]" : "<unk>"));
+}
+
+TFP_API tfp_tokenizer *tfp_tokenizer_train_unigram(tfp_ctx *ctx, const char *const *paths, int n,
+                                                   int64_t vocab_size, tfp_special_style style,
+                                                   const tfp_unigram_options *options) {
+  const char *who = "tfp_tokenizer_train_unigram";
+  tfp_tokenizer *tok, *cutter;
+  tfpi_counter c;
+  tfpi_lattices u;
+  if (tfpi_check_style(ctx, style, who) || tfpi_check_paths(ctx, paths, n, who)) return NULL;
+  memset(&u, 0, sizeof u);
+  if (options) u.how = *options;
+  if (!u.how.seed_size) u.how.seed_size = 1000000;
+  if (u.how.shrink == 0) u.how.shrink = 0.75;
+  if (!u.how.rounds) u.how.rounds = 2;
+  if (!u.how.max_piece) u.how.max_piece = 16;
+  if (style == TFP_SPECIALS_NONE || style == TFP_SPECIALS_GPT2)
+    tfpi_fail(ctx, TFP_ERR_ARG, "%s: the style of special tokens has none for the unknown", who);
+  if (vocab_size <= tfpi_style_count(style) || vocab_size > TFPI_MAX_TOKENS)
+    tfpi_fail(ctx, TFP_ERR_ARG, "%s: vocab_size %i is not in %d to %d", who, vocab_size,
+              tfpi_style_count(style) + 1, (int)TFPI_MAX_TOKENS);
+  if (u.how.max_words < 0 || u.how.seed_size < 1 || u.how.seed_size > TFPI_MAX_TOKENS ||
+      !(u.how.shrink > 0 && u.how.shrink < 1) || u.how.rounds < 1 || u.how.rounds > 1000 ||
+      u.how.max_piece < 1 || u.how.max_piece > 31)
+    tfpi_fail(ctx, TFP_ERR_ARG, "%s: max_words %i, seed_size %i, shrink %g, rounds %d or max_piece "
+              "%d is out of range", who, u.how.max_words, u.how.seed_size, u.how.shrink,
+              u.how.rounds, u.how.max_piece);
+  tok = ctx->status ? NULL : tfpi_tokenizer_new(ctx, vocab_size);
+  if (!tok) return NULL;
+  tfpi_stages_t5(tok);
+  tok->scores = (double *)tfpi_new(tok->arena, vocab_size, sizeof *tok->scores);
+  u.ctx = ctx, u.vocab_size = vocab_size;
+  tfpi_arena_open(ctx, &u.arena);
+  tfpi_arena_open(ctx, &u.seeding);
+  tfpi_alphabet_open(ctx, &u.alphabet);
+  cutter = ctx->status ? NULL : tfpi_cutter(tok);
+  if (cutter && !tfpi_counter_open(&c, cutter, who, paths, n, u.how.max_words))
+    tfpi_unigram_learn(tok, &u, &c, style);
+  if (cutter) tfpi_counter_close(&c);
+  tfp_tokenizer_free(cutter);
+  tfpi_alphabet_close(&u.alphabet);
+  tfpi_arena_close(&u.seeding);
+  tfpi_arena_close(&u.arena);
+  if (!ctx->status) return tfpi_tokenizer_finish(tok, style);
+  tfp_tokenizer_free(tok);
+  return NULL;
 }
 /* ================================================================================================
  * >>data.c   corpora, splits, batches
