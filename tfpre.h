@@ -10003,8 +10003,12 @@ typedef enum tfpi_element {
   TFPI_ELEMENT_COUNT
 } tfpi_element;
 
+typedef void (*tfpi_element_fn)(float *y, const float *a, int64_t a_step, const float *b,
+                                int64_t b_step, int64_t n, float c, int accumulate);
+
 /* Up to three operands of one shape; axes that can be one axis are one. Operand 0 is written. */
 typedef struct tfpi_element_job {
+  tfpi_element_fn row;
   float *at[3];
   int64_t shape[TFP_MAX_DIMS], stride[3][TFP_MAX_DIMS]; /* [0] is the innermost axis, the row */
   int axes;
@@ -10074,7 +10078,7 @@ TFPI_INLINE void tfpi_element_row(int op, float *y, const float *a, int64_t a_st
   }
   if (rest) memcpy(y + whole, last[0], rest);
 }
-TFPI_INLINE void tfpi_element_rows(int op, void *arg, int64_t task) {
+static void tfpi_element_rows(void *arg, int64_t task, int thread) {
   const tfpi_element_job *r = (const tfpi_element_job *)arg;
   int64_t row = task / r->pieces * r->per_task, index[TFP_MAX_DIMS], rest = row;
   const int64_t end = tfpi_min64(row + r->per_task, r->rows);
@@ -10084,6 +10088,7 @@ TFPI_INLINE void tfpi_element_rows(int op, void *arg, int64_t task) {
                          : r->shape[0] * (task % r->pieces + 1) / r->pieces / TFPI_VN * TFPI_VN;
   float *at[3], same[3][TFPI_VN];
   int i, k;
+  (void)thread;
   for (k = 0; k < 3; k++) at[k] = r->at[k] + from * r->stride[k][0];
   for (i = 1; i < r->axes; i++) {
     index[i] = rest % r->shape[i];
@@ -10099,8 +10104,7 @@ TFPI_INLINE void tfpi_element_rows(int op, void *arg, int64_t task) {
         in[k] = same[k];
       }
     }
-    tfpi_element_row(op, at[0], in[1], r->stride[1][0], in[2], r->stride[2][0], to - from, r->c,
-                     r->accumulate);
+    r->row(at[0], in[1], r->stride[1][0], in[2], r->stride[2][0], to - from, r->c, r->accumulate);
     for (i = 1; i < r->axes; i++) {
       for (k = 0; k < 3; k++) at[k] += r->stride[k][i];
       if (++index[i] < r->shape[i]) break;
@@ -10804,27 +10808,31 @@ TFPI_TARGET_AVX2 TFPI_INLINE void tfpi_row_dropout(void *arg, int64_t task, int 
 TFPI_ROW_LIST(TFPI_X)
 #undef TFPI_X
 #define TFPI_X(name) \
-  TFPI_TARGET_AVX2 static void tfpi_element_##name##_avx2(void *arg, int64_t i, int thread) { \
-    (void)thread; \
-    tfpi_element_rows(TFPI_ELEMENT_##name, arg, i); \
+  TFPI_TARGET_AVX2 static void tfpi_element_##name##_avx2( \
+    float *y, const float *a, int64_t a_step, const float *b, int64_t b_step, int64_t n, float c, \
+    int accumulate) { \
+    tfpi_element_row(TFPI_ELEMENT_##name, y, a, a_step, b, b_step, n, c, accumulate); \
   } \
-  TFPI_TARGET_AVX512 static void tfpi_element_##name##_avx512(void *arg, int64_t i, int thread) { \
-    (void)thread; \
-    tfpi_element_rows(TFPI_ELEMENT_##name, arg, i); \
+  TFPI_TARGET_AVX512 static void tfpi_element_##name##_avx512( \
+    float *y, const float *a, int64_t a_step, const float *b, int64_t b_step, int64_t n, float c, \
+    int accumulate) { \
+    tfpi_element_row(TFPI_ELEMENT_##name, y, a, a_step, b, b_step, n, c, accumulate); \
   }
 TFPI_ELEMENT_LIST(TFPI_X)
 #undef TFPI_X
 
-enum { /* rows of the table below: tfpi_element counts on from TFPI_ROW_COUNT */
+enum {
 #define TFPI_X(name) TFPI_ROW_##name,
   TFPI_ROW_LIST(TFPI_X)
 #undef TFPI_X
   TFPI_ROW_COUNT
 };
-static const tfpi_task tfpi_row_table[TFPI_ROW_COUNT + TFPI_ELEMENT_COUNT][2] = {
+static const tfpi_task tfpi_row_table[TFPI_ROW_COUNT][2] = {
 #define TFPI_X(name) {tfpi_row_##name##_avx2, tfpi_row_##name##_avx512},
   TFPI_ROW_LIST(TFPI_X)
 #undef TFPI_X
+};
+static const tfpi_element_fn tfpi_element_table[TFPI_ELEMENT_COUNT][2] = {
 #define TFPI_X(name) {tfpi_element_##name##_avx2, tfpi_element_##name##_avx512},
   TFPI_ELEMENT_LIST(TFPI_X)
 #undef TFPI_X
@@ -10874,7 +10882,8 @@ static int tfpi_element_run(tfp_ctx *ctx, int op, tfp_tensor *y, const tfp_tenso
   if (!tfpi_element_plan(&r, y, a, b)) return 0;
   r.c = (float)c;
   r.accumulate = accumulate;
-  tfpi_row_run(ctx, TFPI_ROW_COUNT + op, tfpi_ceil_div(r.rows, r.per_task) * r.pieces, &r);
+  r.row = tfpi_element_table[op][ctx->level == TFP_LEVEL_AVX512];
+  tfpi_parallel(ctx, tfpi_ceil_div(r.rows, r.per_task) * r.pieces, tfpi_element_rows, &r);
   return 1;
 }
 
