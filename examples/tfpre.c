@@ -365,7 +365,8 @@ static int read_option(cli *c, const command *cmd, int i) {
     return i;
   }
   if (row->kind == SWITCH && !equals &&
-      (i + 1 >= c->argc || !is_choice(row->value, c->argv[i + 1]))) equals = "=true";
+      (i + 1 >= c->argc || !is_choice(row->value, c->argv[i + 1])))
+    equals = "=true";
   if (equals) {
     set_option(c, row, equals + 1);
     return i;
