@@ -85,7 +85,11 @@ static void text_outgrows_its_positions(void) {
     CHECK(out[i] == first_largest(logits));
     text[n++] = out[i];
   }
+  d.beams = 3;
+  CHECK(tfp_generate(m, prompt, 6, &d, out, 150) == 150);
+  OK(ctx);
   tfp_destroy(ctx);
+  d.beams = 1;
   ctx = context(); /* an encoder-decoder's answer ends there */
   m = model_of(ctx, "bart-tiny");
   i = tfp_generate(m, prompt, 6, &d, out, 150);
@@ -515,6 +519,23 @@ static void batches_as_single_texts(void) {
         CHECK(n == most);
         tfp_destroy(ctx);
       }
+}
+/* Rows that outgrow the positions go on with their second half, padding or not. */
+static void batches_outgrow_positions(void) {
+  static const int32_t ids[12] = {7, 9, 30, 31, 12, 2, 0, 0, 0, 44, 5, 17};
+  tfp_ctx *ctx = context();
+  tfp_model *m = model_of(ctx, "gpt2-tiny");
+  tfp_gen_desc d;
+  int32_t all[2 * 90], one[90];
+  memset(&d, 0, sizeof d);
+  d.max_new = 90, d.end_id = -1;
+  CHECK(tfp_generate_batch(m, ids, NULL, 2, 6, &d, all, 90, NULL) == 90);
+  CHECK(tfp_generate(m, ids, 6, &d, one, 90) == 90 && !memcmp(one, all, sizeof one));
+  /* row 1 slides when its neighbour does, three tokens before it must */
+  CHECK(tfp_generate(m, ids + 6, 6, &d, one, 27) == 27 &&
+        !memcmp(one, all + 90, 27 * sizeof *one));
+  OK(ctx);
+  tfp_destroy(ctx);
 }
 /* Hidden tokens in front of a decoder's prompt change nothing but what processors see. */
 static void padding_is_not_read(void) {
@@ -974,6 +995,7 @@ void test_generate(void) {
   RUN(penalties_by_hand);
   RUN(beams_of_random_models);
   RUN(batches_as_single_texts);
+  RUN(batches_outgrow_positions);
   RUN(padding_is_not_read);
   RUN(hidden_at_the_end);
   RUN(memory_of_beams);
