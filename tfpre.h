@@ -2544,6 +2544,9 @@ TFP_API tfp_status tfp_trainer_load(tfp_trainer *trainer, const char *path,
 /* ================================================================================================
  * >>generate.h   writing text, and filling masks
  * ================================================================================================
+ * A description says how the next token is chosen: the likeliest, a draw, or a beam search, and what
+ * the scores go through first. tfp_gen_load reads it from a model directory, so that a model writes
+ * here what it writes in the reference, token by token. Begin with tfp_generate and no description.
  */
 /* A list of token ids. n = 0: none, or what the model's configuration says. It is borrowed. */
 typedef struct tfp_ids { const int32_t *at; int64_t n; } tfp_ids;
@@ -17841,6 +17844,9 @@ TFP_API tfp_status tfp_trainer_load(tfp_trainer *t, const char *path, const char
 /* ================================================================================================
  * >>generate.c   writing text, and filling masks
  * ================================================================================================
+ * One loop writes all texts: tfpi_feed gives scores of the next token from one batched forward,
+ * tfpi_choose changes them and chooses, tfpi_greedy_step or tfpi_beam_step appends. Scores are
+ * float and are rounded where the reference rounds them. All memory is taken before the first token.
  */
 /* ---- options: a row each, by their names in generation_config.json, in alphabetical order ---- */
 
@@ -18057,6 +18063,8 @@ TFP_API int32_t tfp_sample(float *logits, int64_t V, const tfp_gen_desc *d, doub
  * tokens of a prompt are left out and the rest moved to the right, which gives the same numbers
  * (positions and ALiBi count visible tokens alone) and needs no mask for a single prompt. */
 
+/* A token that may come next in a text of a beam search, and a text that ended. key: what decides,
+ * the score or a draw from it. */
 typedef struct tfpi_go_on { float score, key; int64_t beam; int32_t id; } tfpi_go_on;
 typedef struct tfpi_ended { float score; int done; int64_t length; int32_t *ids; } tfpi_ended;
 
