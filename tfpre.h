@@ -2544,9 +2544,9 @@ TFP_API tfp_status tfp_trainer_load(tfp_trainer *trainer, const char *path,
 /* ================================================================================================
  * >>generate.h   writing text, and filling masks
  * ================================================================================================
- * A description says how the next token is chosen: the likeliest, a draw, or a beam search, and what
- * the scores go through first. tfp_gen_load reads it from a model directory, so that a model writes
- * here what it writes in the reference, token by token. Begin with tfp_generate and no description.
+ * A description says how the next token is chosen: the likeliest, a draw, or a beam search, and
+ * what the scores go through first. tfp_gen_load reads it from a model directory, so that a model
+ * writes here what it writes in the reference. Begin with tfp_generate and no description.
  */
 /* A list of token ids. n = 0: none, or what the model's configuration says. It is borrowed. */
 typedef struct tfp_ids { const int32_t *at; int64_t n; } tfp_ids;
@@ -17846,7 +17846,8 @@ TFP_API tfp_status tfp_trainer_load(tfp_trainer *t, const char *path, const char
  * ================================================================================================
  * One loop writes all texts: tfpi_feed gives scores of the next token from one batched forward,
  * tfpi_choose changes them and chooses, tfpi_greedy_step or tfpi_beam_step appends. Scores are
- * float and are rounded where the reference rounds them. All memory is taken before the first token.
+ * float and are rounded where the reference rounds them. All memory is taken before the first
+ * token.
  */
 /* ---- options: a row each, by their names in generation_config.json, in alphabetical order ---- */
 
