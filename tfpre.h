@@ -2689,6 +2689,9 @@ TFP_API tfp_status tfp_trainer_load(tfp_trainer *trainer, const char *path,
 /* ================================================================================================
  * >>generate.h   writing text, and filling masks
  * ================================================================================================
+ * A description says how the next token is chosen: the likeliest, a draw, or a beam search, and
+ * what the scores go through first. tfp_gen_load reads it from a model directory, so that a model
+ * writes here what it writes in the reference. Begin with tfp_generate and no description.
  */
 /* A list of token ids. n = 0: none, or what the model's configuration says. It is borrowed. */
 typedef struct tfp_ids { const int32_t *at; int64_t n; } tfp_ids;
@@ -22445,6 +22448,10 @@ TFP_API tfp_status tfp_trainer_load(tfp_trainer *t, const char *path, const char
 /* ================================================================================================
  * >>generate.c   writing text, and filling masks
  * ================================================================================================
+ * One loop writes all texts: tfpi_feed gives scores of the next token from one batched forward,
+ * tfpi_choose changes them and chooses, tfpi_greedy_step or tfpi_beam_step appends. Scores are
+ * float and are rounded where the reference rounds them. All memory is taken before the first
+ * token.
  */
 /* ---- options: a row each, by their names in generation_config.json, in alphabetical order ---- */
 
@@ -22661,7 +22668,9 @@ TFP_API int32_t tfp_sample(float *logits, int64_t V, const tfp_gen_desc *d, doub
  * tokens of a prompt are left out and the rest moved to the right, which gives the same numbers
  * (positions and ALiBi count visible tokens alone) and needs no mask for a single prompt. */
 
-typedef struct tfpi_beam_choice { float score, key; int64_t beam; int32_t id; } tfpi_beam_choice;
+/* A token that may come next in a text of a beam search, and a text that ended. key: what decides,
+ * the score or a draw from it. */
+typedef struct tfpi_go_on { float score, key; int64_t beam; int32_t id; } tfpi_go_on;
 typedef struct tfpi_ended { float score; int done; int64_t length; int32_t *ids; } tfpi_ended;
 
 typedef struct tfpi_writer {
@@ -22691,7 +22700,7 @@ typedef struct tfpi_writer {
   int *finished;             /* (rows) */
   /* beam search */
   int64_t K, *listed, *parents;  /* candidates of a prompt; (B) of a text, (B) */
-  tfpi_beam_choice *lists, *best;  /* (B,K), (K) */
+  tfpi_go_on *lists, *best;  /* (B,K), (K) */
   float *running;                /* (B) summed log-probabilities */
   tfpi_ended *ended;             /* (rows,beams+1): the best first; the last one is spare */
   int *closed;                   /* (rows) nothing running can become better */
@@ -22781,7 +22790,7 @@ static void tfpi_process(const tfpi_writer *w, int64_t b, float *x, float *piece
 static void tfpi_list_candidates(tfpi_writer *w, int64_t b, const float *x) {
   const int64_t at = b * (w->B / w->live);
   const float before = w->running[at];
-  tfpi_beam_choice *list = w->lists + b * w->K;
+  tfpi_go_on *list = w->lists + b * w->K;
   int64_t n = 0, i, k;
   for (i = 0; i < w->V; i++) {
     const float score = x[i] + before;
@@ -22828,7 +22837,7 @@ static int64_t tfpi_merge_candidates(tfpi_writer *w, int64_t row) {
   for (j = 0; j < w->beams; j++) taken[j] = 0;
   for (n = 0; n < w->K; n++) {
     int64_t from = -1;
-    tfpi_beam_choice c;
+    tfpi_go_on c;
     for (j = 0; j < w->beams; j++) {
       const int64_t b = share ? row : first + j;
       if (taken[j] >= w->listed[b]) continue;
@@ -22844,7 +22853,7 @@ static int64_t tfpi_merge_candidates(tfpi_writer *w, int64_t row) {
   return n;
 }
 /* Puts a text that ended among the best of its prompt, behind equals; the worst falls out. */
-static void tfpi_end_text(const tfpi_writer *w, int64_t row, const tfpi_beam_choice *c, float score) {
+static void tfpi_end_text(const tfpi_writer *w, int64_t row, const tfpi_go_on *c, float score) {
   tfpi_ended *slot = w->ended + row * (w->beams + 1), spare = slot[w->beams];
   const int32_t *text = w->text + (row * w->beams + c->beam) * w->limit + w->start;
   int64_t k;
@@ -22870,7 +22879,7 @@ static void tfpi_beam_row(tfpi_writer *w, int64_t row) {
   float worst;
   int64_t c, j, done = 0;
   for (c = 0; c < K; c++) {
-    tfpi_beam_choice *k = &w->best[c];
+    tfpi_go_on *k = &w->best[c];
     k->key = k->score;
     if (!tfpi_has_id(w->d.ends, k->id) && w->length + 1 < w->limit) continue;
     if (c < w->beams) tfpi_end_text(w, row, k, k->score / (float)pow(made, power));
@@ -23081,8 +23090,8 @@ static tfp_status tfpi_make_beams(tfpi_writer *w) {
   const int64_t most = w->limit - w->start, slots = w->rows * (w->beams + 1);
   int32_t *ids;
   int64_t i;
-  w->lists = (tfpi_beam_choice *)tfpi_new(a, w->B * w->K, sizeof *w->lists);
-  w->best = (tfpi_beam_choice *)tfpi_new(a, w->K, sizeof *w->best);
+  w->lists = (tfpi_go_on *)tfpi_new(a, w->B * w->K, sizeof *w->lists);
+  w->best = (tfpi_go_on *)tfpi_new(a, w->K, sizeof *w->best);
   w->listed = (int64_t *)tfpi_new(a, w->B, sizeof *w->listed);
   w->parents = (int64_t *)tfpi_new(a, w->B, sizeof *w->parents);
   w->running = (float *)tfpi_new(a, w->B, sizeof *w->running);
