@@ -22651,7 +22651,7 @@ TFP_API int32_t tfp_sample(float *logits, int64_t V, const tfp_gen_desc *d, doub
  * tokens of a prompt are left out and the rest moved to the right, which gives the same numbers
  * (positions and ALiBi count visible tokens alone) and needs no mask for a single prompt. */
 
-typedef struct tfpi_candidate { float score, key; int64_t beam; int32_t id; } tfpi_candidate;
+typedef struct tfpi_beam_choice { float score, key; int64_t beam; int32_t id; } tfpi_beam_choice;
 typedef struct tfpi_ended { float score; int done; int64_t length; int32_t *ids; } tfpi_ended;
 
 typedef struct tfpi_writer {
@@ -22681,7 +22681,7 @@ typedef struct tfpi_writer {
   int *finished;             /* (rows) */
   /* beam search */
   int64_t K, *listed, *parents;  /* candidates of a prompt; (B) of a text, (B) */
-  tfpi_candidate *lists, *best;  /* (B,K), (K) */
+  tfpi_beam_choice *lists, *best;  /* (B,K), (K) */
   float *running;                /* (B) summed log-probabilities */
   tfpi_ended *ended;             /* (rows,beams+1): the best first; the last one is spare */
   int *closed;                   /* (rows) nothing running can become better */
@@ -22771,7 +22771,7 @@ static void tfpi_process(const tfpi_writer *w, int64_t b, float *x, float *piece
 static void tfpi_list_candidates(tfpi_writer *w, int64_t b, const float *x) {
   const int64_t at = b * (w->B / w->live);
   const float before = w->running[at];
-  tfpi_candidate *list = w->lists + b * w->K;
+  tfpi_beam_choice *list = w->lists + b * w->K;
   int64_t n = 0, i, k;
   for (i = 0; i < w->V; i++) {
     const float score = x[i] + before;
@@ -22818,7 +22818,7 @@ static int64_t tfpi_merge_candidates(tfpi_writer *w, int64_t row) {
   for (j = 0; j < w->beams; j++) taken[j] = 0;
   for (n = 0; n < w->K; n++) {
     int64_t from = -1;
-    tfpi_candidate c;
+    tfpi_beam_choice c;
     for (j = 0; j < w->beams; j++) {
       const int64_t b = share ? row : first + j;
       if (taken[j] >= w->listed[b]) continue;
@@ -22834,7 +22834,7 @@ static int64_t tfpi_merge_candidates(tfpi_writer *w, int64_t row) {
   return n;
 }
 /* Puts a text that ended among the best of its prompt, behind equals; the worst falls out. */
-static void tfpi_end_text(const tfpi_writer *w, int64_t row, const tfpi_candidate *c, float score) {
+static void tfpi_end_text(const tfpi_writer *w, int64_t row, const tfpi_beam_choice *c, float score) {
   tfpi_ended *slot = w->ended + row * (w->beams + 1), spare = slot[w->beams];
   const int32_t *text = w->text + (row * w->beams + c->beam) * w->limit + w->start;
   int64_t k;
@@ -22860,7 +22860,7 @@ static void tfpi_beam_row(tfpi_writer *w, int64_t row) {
   float worst;
   int64_t c, j, done = 0;
   for (c = 0; c < K; c++) {
-    tfpi_candidate *k = &w->best[c];
+    tfpi_beam_choice *k = &w->best[c];
     k->key = k->score;
     if (!tfpi_has_id(w->d.ends, k->id) && w->length + 1 < w->limit) continue;
     if (c < w->beams) tfpi_end_text(w, row, k, k->score / (float)pow(made, power));
@@ -23071,8 +23071,8 @@ static tfp_status tfpi_make_beams(tfpi_writer *w) {
   const int64_t most = w->limit - w->start, slots = w->rows * (w->beams + 1);
   int32_t *ids;
   int64_t i;
-  w->lists = (tfpi_candidate *)tfpi_new(a, w->B * w->K, sizeof *w->lists);
-  w->best = (tfpi_candidate *)tfpi_new(a, w->K, sizeof *w->best);
+  w->lists = (tfpi_beam_choice *)tfpi_new(a, w->B * w->K, sizeof *w->lists);
+  w->best = (tfpi_beam_choice *)tfpi_new(a, w->K, sizeof *w->best);
   w->listed = (int64_t *)tfpi_new(a, w->B, sizeof *w->listed);
   w->parents = (int64_t *)tfpi_new(a, w->B, sizeof *w->parents);
   w->running = (float *)tfpi_new(a, w->B, sizeof *w->running);
@@ -24869,7 +24869,7 @@ static tfp_status tfpi_map_weights(tfp_model *m, const tfpi_weights *w) {
   }
   return TFP_OK;
 }
-static tfp_model *tfpi_load_model(tfp_ctx *ctx, const char *dir, int trainable, int map) {
+static tfp_model *tfpi_open_model(tfp_ctx *ctx, const char *dir, int trainable, int map) {
   tfp_config c;
   tfpi_weights w;
   tfpi_scope scope;
@@ -24893,10 +24893,10 @@ static tfp_model *tfpi_load_model(tfp_ctx *ctx, const char *dir, int trainable, 
   return NULL;
 }
 TFP_API tfp_model *tfp_model_load(tfp_ctx *ctx, const char *dir, int trainable) {
-  return tfpi_load_model(ctx, dir, trainable, 0);
+  return tfpi_open_model(ctx, dir, trainable, 0);
 }
 TFP_API tfp_model *tfp_model_map(tfp_ctx *ctx, const char *dir) {
-  return tfpi_load_model(ctx, dir, 0, 1);
+  return tfpi_open_model(ctx, dir, 0, 1);
 }
 
 /* ---- model card ---- */
