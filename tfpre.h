@@ -8307,12 +8307,11 @@ TFPI_INLINE void tfpi_finish_body(const tfpi_finish *f, const int kind) {
   for (i = 0; i < f->rows; i++) {
     float *c = f->c + i * f->ldc, *before = f->before ? f->before + i * f->ld_before : NULL;
     if (f->bias) tfpi_finish_bias(c, f->bias, f->cols);
-    for (j = 0; j < whole; j += TFPI_VN) tfpi_finish_16(c + j, before ? before + j : NULL, kind);
-    if (!rest) continue;
-    if (before) memcpy(before + whole, c + whole, rest);
-    memcpy(last, c + whole, rest);
-    tfpi_finish_16(last, NULL, kind);
-    memcpy(c + whole, last, rest);
+    if (before && rest) memcpy(before + whole, c + whole, rest);
+    if (rest) memcpy(last, c + whole, rest);
+    for (j = 0; j < f->cols; j += TFPI_VN) /* the long part stands here once */
+      tfpi_finish_16(j < whole ? c + j : last, before && j < whole ? before + j : NULL, kind);
+    if (rest) memcpy(c + whole, last, rest);
   }
 }
 static int tfpi_finish_knows(int kind) {
@@ -10047,25 +10046,33 @@ TFPI_INLINE void tfpi_element_step(int op, tfpi_vf *a, const tfpi_vf *b, float c
     default: break;
   }
 }
-TFPI_INLINE void tfpi_element_at(int op, float *y, const float *a, const float *b, int64_t n,
-                                 float c, int accumulate) {
-  tfpi_vf u, v, old;
-  tfpi_vget(&u, a, n, 0);
-  tfpi_vget(&v, b, n, 1.0f);
-  tfpi_element_step(op, &u, &v, c);
-  if (accumulate) { /* a constant */
-    tfpi_vget(&old, y, n, 0);
-    u = u + old;
-  }
-  tfpi_vgive(y, &u, n);
-}
-/* a_step and b_step: 1, or 0 for 16 equal numbers that serve the whole row. */
+/* One row. a_step and b_step: 1, or 0 for 16 equal numbers that serve all of it. What is no whole
+ * vector goes through `last`, so that the step, which may be long, stands here once. */
 TFPI_INLINE void tfpi_element_row(int op, float *y, const float *a, int64_t a_step, const float *b,
                                   int64_t b_step, int64_t n, float c, int accumulate) {
+  const int64_t whole = n / TFPI_VN * TFPI_VN;
+  const size_t rest = (size_t)(n - whole) * sizeof(float);
+  float last[3][TFPI_VN];
+  tfpi_vf u, v, old;
   int64_t i;
-  for (i = 0; i + TFPI_VN <= n; i += TFPI_VN)
-    tfpi_element_at(op, y + i, a + i * a_step, b + i * b_step, TFPI_VN, c, accumulate);
-  if (i < n) tfpi_element_at(op, y + i, a + i * a_step, b + i * b_step, n - i, c, accumulate);
+  if (rest) {
+    for (i = 0; i < TFPI_VN; i++) last[0][i] = last[1][i] = last[2][i] = 1.0f;
+    memcpy(last[0], y + whole, accumulate ? rest : 0);
+    memcpy(last[1], a + whole * a_step, rest);
+    memcpy(last[2], b + whole * b_step, rest);
+  }
+  for (i = 0; i < n; i += TFPI_VN) {
+    float *out = i < whole ? y + i : last[0];
+    tfpi_vload(&u, i < whole ? a + i * a_step : last[1]);
+    tfpi_vload(&v, i < whole ? b + i * b_step : last[2]);
+    tfpi_element_step(op, &u, &v, c);
+    if (accumulate) {
+      tfpi_vload(&old, out);
+      u = u + old;
+    }
+    tfpi_vstore(out, &u);
+  }
+  if (rest) memcpy(y + whole, last[0], rest);
 }
 TFPI_INLINE void tfpi_element_rows(int op, void *arg, int64_t task) {
   const tfpi_element_job *r = (const tfpi_element_job *)arg;
@@ -10092,12 +10099,8 @@ TFPI_INLINE void tfpi_element_rows(int op, void *arg, int64_t task) {
         in[k] = same[k];
       }
     }
-    if (r->accumulate)
-      tfpi_element_row(op, at[0], in[1], r->stride[1][0], in[2], r->stride[2][0], to - from, r->c,
-                       1);
-    else
-      tfpi_element_row(op, at[0], in[1], r->stride[1][0], in[2], r->stride[2][0], to - from, r->c,
-                       0);
+    tfpi_element_row(op, at[0], in[1], r->stride[1][0], in[2], r->stride[2][0], to - from, r->c,
+                     r->accumulate);
     for (i = 1; i < r->axes; i++) {
       for (k = 0; k < 3; k++) at[k] += r->stride[k][i];
       if (++index[i] < r->shape[i]) break;
@@ -10499,7 +10502,7 @@ TFPI_INLINE void tfpi_row_norm_out_at(float *y, const float *x, const float *g, 
   tfpi_vget(&v, x, n, 0);
   tfpi_vget(&w, g, n, 0);
   v = (v - mean) * inv * w;
-  if (bias) { /* a constant */
+  if (bias) {
     tfpi_vget(&w, b, n, 0);
     v = v + w;
   }
@@ -10535,8 +10538,7 @@ TFPI_INLINE void tfpi_row_norm(void *arg, int64_t task, int thread) {
     for (c = 0; c + TFPI_VN <= C; c += TFPI_VN) tfpi_row_square_at(&t, x + c, TFPI_VN, mean);
     if (c < C) tfpi_row_square_at(&t, x + c, C - c, mean);
     inv = (float)(1.0 / sqrt((double)tfpi_vacc_sum(&t) / (double)C + a->eps));
-    if (a->b) tfpi_row_norm_out(y, x, g, tfpi_data(a->b), C, mean, inv, 1);
-    else tfpi_row_norm_out(y, x, g, g, C, mean, inv, 0);
+    tfpi_row_norm_out(y, x, g, a->b ? tfpi_data(a->b) : g, C, mean, inv, a->b != NULL);
     stats[0] = mean;
     stats[1] = inv;
   }
@@ -10572,7 +10574,7 @@ TFPI_INLINE void tfpi_row_norm_bwd_out_at(float *out, const float *x, const floa
   tfpi_vget(&w, g, n, 0);
   h = (h - mean) * inv;
   d = (d * w - e - h * eh) * inv;
-  if (add) { /* a constant */
+  if (add) {
     tfpi_vget(&w, dsum, n, 0);
     d = d + w;
   }
@@ -10617,9 +10619,8 @@ TFPI_INLINE void tfpi_row_norm_bwd(void *arg, int64_t slice, int thread) {
     if (!dx && !dres) continue;
     e = a->rms ? 0 : tfpi_vacc_sum(&e_sum) / (float)C;
     eh = tfpi_vacc_sum(&eh_sum) / (float)C;
-    if (a->dsum)
-      tfpi_row_norm_bwd_out(out, x, dy, g, tfpi_data(a->dsum) + i * C, C, mean, inv, e, eh, 1);
-    else tfpi_row_norm_bwd_out(out, x, dy, g, g, C, mean, inv, e, eh, 0);
+    tfpi_row_norm_bwd_out(out, x, dy, g, a->dsum ? tfpi_data(a->dsum) + i * C : g, C, mean, inv, e,
+                          eh, a->dsum != NULL);
     if (dx && dx != out)
       tfpi_row_affine(dx, out, C, 1.0f, 0, 1); /* it accumulates: else it were out */
     if (dres && dres != out) {
