@@ -1606,10 +1606,11 @@ TFP_API tfp_tensor *tfp_rotary(tfp_ctx *ctx, tfp_tensor *x, tfp_tensor *position
 /* ================================================================================================
  * >>tokenizer.h   text to ids and back
  * ================================================================================================
- * A tokenizer is a pipeline: added tokens are cut out of the text, the rest is split into words,
- * the model turns each word into ids, a template puts special tokens around the whole; a decoder
- * goes back. Three models are here: bytes, characters, and BPE, on bytes as GPT-2 and RoBERTa have
- * it. Files are those of Hugging Face. Read tfp_tokenizer_train_bpe, tfp_encode and tfp_decode.
+ * A tokenizer is a pipeline: added tokens are cut out of the text, the rest is normalised and split
+ * into words, the model turns each word into ids, a template puts special tokens around the whole;
+ * a decoder goes back. The models: bytes, characters, BPE (on bytes as GPT-2 and RoBERTa have it, or
+ * on characters), WordPiece as BERT has it, Unigram as T5 has it. Files are those of Hugging Face.
+ * Read tfp_tokenizer_train_bpe, tfp_encode and tfp_decode; for places in the text tfp_encode_spans.
  */
 
 /* Which special tokens a tokenizer gets, by the family whose published one has them. */
@@ -1626,7 +1627,9 @@ typedef enum tfp_special_style {
 typedef enum tfp_tokenizer_kind {
   TFP_TOKENIZER_BYTES = 0, /* an id for each byte */
   TFP_TOKENIZER_CHARS,     /* an id for each code point of a corpus */
-  TFP_TOKENIZER_BPE        /* merged pairs, of bytes or of characters */
+  TFP_TOKENIZER_BPE,       /* merged pairs, of bytes or of characters */
+  TFP_TOKENIZER_WORDPIECE, /* BERT's: the longest piece, then the longest of what is left */
+  TFP_TOKENIZER_UNIGRAM    /* T5's: the likeliest pieces */
 } tfp_tokenizer_kind;
 
 /* Ids of the tokens that play a part; -1 where there is none. One token may play several parts:
@@ -1651,7 +1654,50 @@ enum { /* flags of tfp_decode */
 typedef struct tfp_bpe_options {
   int64_t min_frequency; /* a pair seen less often is never merged; 0 means 2, 1 means no limit */
   int64_t max_words;     /* most distinct words; new ones beyond it are not counted; 0: no limit */
+  int ties_larger;       /* 1: ties go to the pair whose bytes are larger, as in some courses */
 } tfp_bpe_options;
+
+/* What tfp_tokenizer_train_wordpiece learns by. All zero is BERT's uncased description. */
+typedef struct tfp_wordpiece_options {
+  int64_t min_frequency; /* a pair seen less often is never merged; 0 means 2, 1 means no limit */
+  int64_t max_words;     /* as in tfp_bpe_options */
+  int64_t limit_alphabet; /* so many of the commonest characters; the others become [UNK]. 0: 1000 */
+  int cased;             /* 1: upper case stays */
+  int strip_accents;     /* 1: accents go, -1: they stay, 0: they go where upper case goes */
+} tfp_wordpiece_options;
+
+/* What tfp_tokenizer_train_unigram learns by. All zero is a good description. */
+typedef struct tfp_unigram_options {
+  int64_t max_words; /* as in tfp_bpe_options */
+  int64_t seed_size; /* most pieces to begin with; 0 means 1,000,000 */
+  double shrink;     /* what share of the pieces is left by each pruning; 0 means 0.75 */
+  int rounds;        /* of EM between two prunings; 0 means 2 */
+  int max_piece;     /* characters of the longest piece, at most 31; 0 means 16 */
+} tfp_unigram_options;
+
+/* A token, and where in its text it comes from. */
+typedef struct tfp_token_span {
+  int32_t id, type; /* type: of the template, 0 or 1 */
+  int32_t sequence; /* 0: the first text, 1: the second, -1: a token of the template */
+  int32_t word;     /* number of its word in that text, from 0; -1 for tokens of the template */
+  int64_t start, end; /* bytes of that text; 0, 0 for tokens of the template */
+} tfp_token_span;
+
+typedef enum tfp_truncate { /* which text gives way when both are too long */
+  TFP_TRUNCATE_LONGEST = 0,
+  TFP_TRUNCATE_FIRST,
+  TFP_TRUNCATE_SECOND
+} tfp_truncate;
+
+/* How tfp_encode_spans encodes. All zero: no special tokens, nothing is cut. */
+typedef struct tfp_encode_desc {
+  int flags;            /* as of tfp_encode */
+  int64_t max_length;   /* most tokens, those of the template among them; 0: no limit */
+  tfp_truncate truncate;
+  int from_left;        /* 1: the beginning of a text is cut off, not its end */
+  int64_t stride, window; /* of a text that is cut, window number `window` from 0; neighbours share
+                             `stride` tokens. Not where LONGEST has two texts */
+} tfp_encode_desc;
 
 typedef struct tfp_tokenizer tfp_tokenizer;
 typedef struct tfp_encoder tfp_encoder;
@@ -1696,12 +1742,60 @@ TFP_API tfp_tokenizer *tfp_tokenizer_train_bpe(tfp_ctx *ctx, const char *const *
                                                int64_t vocab_size, tfp_special_style style,
                                                const tfp_bpe_options *options);
 
-/* tfp_tokenizer_load -- read dir/tokenizer.json, or else dir/vocab.json and dir/merges.txt.
+/* tfp_tokenizer_train_wordpiece -- learn a WordPiece vocabulary, as BERT has it.
  *
- * Of pipelines it takes BPE on bytes with GPT-2's or BLOOM's words or none, and BPE on characters
- * without words; OpenAI's names encoder.json and vocab.bpe do as well. Parts (bos, mask and so on)
- * come from tokenizer_config.json or special_tokens_map.json where these name any, else from the
- * usual names. What a file says about truncation and padding is not used.
+ * Text is normalised and cut as BERT does it. Words are characters, those behind the first with
+ * "##" before them; then the commonest pair of neighbours becomes a token, again and again, as
+ * in tfp_tokenizer_train_bpe. The ids: [PAD] [UNK] [CLS] [SEP] [MASK], the characters in order of
+ * code points, those with ## in the same order, the merged ones. (This is what Hugging Face
+ * trains; Google's own program, which picks pairs by likelihood, was not published.)
+ *
+ * Args     paths: n >= 1 files of UTF-8, read as streams; vocab_size: at most 2^24, with room for
+ *          the characters; options: NULL or a description
+ * Returns  a tokenizer owned by the context; NULL on error
+ * Errors   TFP_ERR_ARG; TFP_ERR_IO; TFP_ERR_NOMEM
+ * Memory   as tfp_tokenizer_train_bpe
+ * Cost     as tfp_tokenizer_train_bpe, and the normalising
+ * Source   Schuster, Nakajima 2012; same vocabulary as Hugging Face's WordPieceTrainer, which gives
+ *          ids to the ## characters in an order that changes from run to run, and by it ties
+ */
+TFP_API tfp_tokenizer *tfp_tokenizer_train_wordpiece(tfp_ctx *ctx, const char *const *paths, int n,
+                                                     int64_t vocab_size,
+                                                     const tfp_wordpiece_options *options);
+
+/* tfp_tokenizer_train_unigram -- learn pieces and their log probabilities, as T5 has them.
+ *
+ * Text is brought to NFKC and cut at white space; each word begins with U+2581. From all characters
+ * and the substrings that recur, EM and pruning go down to the size that is wanted; what text is
+ * likeliest to be made of stays. The ids: special tokens, the pieces by score; but T5's sentinels
+ * come last. A text with few words gives a smaller vocabulary than was asked for.
+ *
+ * Args     paths: n >= 1 files of UTF-8, read as streams; vocab_size: at most 2^24, with room for
+ *          the special tokens and all characters; style: one with an unknown token, which are all
+ *          but NONE and GPT2; options: NULL or a description
+ * Returns  a tokenizer owned by the context; NULL on error. It does not depend on the threads
+ * Errors   TFP_ERR_ARG; TFP_ERR_IO; TFP_ERR_UNSUPPORTED for more than 2^31 characters of distinct
+ *          words (set max_words); TFP_ERR_NOMEM
+ * Memory   its own arena, until tfp_tokenizer_free or tfp_destroy; while it learns about 50 bytes
+ *          per character of the distinct words
+ * Cost     the text once, then about 20 rounds over the distinct words
+ * Source   Kudo 2018 (arXiv:1804.10959); as Hugging Face's UnigramTrainer
+ */
+TFP_API tfp_tokenizer *tfp_tokenizer_train_unigram(tfp_ctx *ctx, const char *const *paths, int n,
+                                                   int64_t vocab_size, tfp_special_style style,
+                                                   const tfp_unigram_options *options);
+
+/* tfp_tokenizer_load -- read dir/tokenizer.json, or else dir/vocab.txt (BERT), dir/spiece.model
+ * (T5; also tokenizer.model, sentencepiece.bpe.model), or dir/vocab.json and dir/merges.txt.
+ *
+ * Models are BPE, WordPiece and Unigram; stages before them BertNormalizer, Precompiled, the four
+ * normal forms, Lowercase, Strip, StripAccents, Replace and Prepend, BertPreTokenizer, ByteLevel,
+ * Metaspace, Whitespace, WhitespaceSplit, Punctuation, Digits and Split (on texts, and with GPT-2's
+ * or BLOOM's pattern). A vocab.txt lower-cases unless tokenizer_config.json says do_lower_case
+ * false. A spiece.model gets T5's pipeline and 100 sentinels if it is one of T5's, else one that
+ * does as sentencepiece does. OpenAI's names encoder.json and vocab.bpe do as well. Parts (bos, mask
+ * and so on) come from tokenizer_config.json or special_tokens_map.json where these name any, else
+ * from the usual names. What a file says about truncation and padding is not used.
  *
  * Returns  a tokenizer owned by the context; NULL on error
  * Errors   TFP_ERR_IO if there is no such file; TFP_ERR_FORMAT if it contradicts itself;
@@ -1753,6 +1847,24 @@ TFP_API int64_t tfp_encode_pair(tfp_tokenizer *tok, const char *a, int64_t a_byt
                                 int64_t b_bytes, int flags, int32_t *ids, int32_t *types,
                                 int64_t max);
 
+/* tfp_encode_spans -- the tokens of a text or a pair, each with its place: for answers to questions
+ * and names in texts. Places are those of the reference, in bytes where that counts characters.
+ *
+ *   for (desc.window = 0; (n = tfp_encode_spans(tok, q, qn, p, pn, &desc, out, max)) > 0;
+ *        desc.window++) ...      windows over a long text p, with TFP_TRUNCATE_SECOND
+ *
+ * Args     a: a_bytes bytes; b: the second text of b_bytes bytes, or NULL; desc: NULL or a
+ *          description; out: room for max tokens, or NULL and 0 to learn the number
+ * Returns  how many tokens there are, also where that is more than max; 0 if there is no such
+ *          window; -1 on error
+ * Errors   as tfp_encode; TFP_ERR_ARG where max_length leaves no room for a text, TRUNCATE_FIRST or
+ *          SECOND cannot cut enough, or stride is not below what a window has room for
+ * Memory   grows to the longest text so far, about 100 bytes per byte of it
+ */
+TFP_API int64_t tfp_encode_spans(tfp_tokenizer *tok, const char *a, int64_t a_bytes, const char *b,
+                                 int64_t b_bytes, const tfp_encode_desc *desc, tfp_token_span *out,
+                                 int64_t max);
+
 /* tfp_decode -- the text of ids.
  *
  * With bytes and byte-level BPE tfp_decode(tfp_encode(x)) is x for any bytes x.
@@ -1769,7 +1881,8 @@ TFP_API int64_t tfp_decode(tfp_tokenizer *tok, const int32_t *ids, int64_t n, in
  *
  * What it emits is what tfp_encode gives for the whole text. The exception is a stretch of more
  * than 256 KiB without a place where the words before and after do not depend on each other (in
- * GPT-2's rule: without a blank after a letter, digit or sign); it is cut.
+ * GPT-2's rule: without a blank after a letter, digit or sign); it is cut. So is every such stretch
+ * where the pipeline does not split at blanks, or has stages that look across them.
  *
  * Args     flags: as in tfp_encode; emit: gets ids in order, may return an error to stop, and gets
  *          user
@@ -1810,7 +1923,8 @@ TFP_API int64_t tfp_vocab_size(const tfp_tokenizer *tok);
 TFP_API int32_t tfp_token_id(const tfp_tokenizer *tok, const char *text);
 TFP_API const char *tfp_token_text(const tfp_tokenizer *tok, int32_t id);
 
-/* tfp_token_bytes -- the bytes that an id stands for in a text (" the"); a special token: its name.
+/* tfp_token_bytes -- the bytes that an id stands for in a text (" the"; of "##ing" the "ing"); a
+ * special token: its name.
  *
  * Args     bytes: NULL, or gets the number of them
  * Returns  bytes owned by the tokenizer, not ended by NUL; NULL for an id without a token
@@ -1829,7 +1943,8 @@ TFP_API int tfp_token_is_special(const tfp_tokenizer *tok, int32_t id);
  */
 TFP_API tfp_special_ids tfp_tokenizer_specials(const tfp_tokenizer *tok);
 
-/* tfp_tokenizer_type, tfp_tokenizer_name -- which kind it is; "bytes", "chars" or "bpe".
+/* tfp_tokenizer_type, tfp_tokenizer_name -- which kind it is; "bytes", "chars", "bpe", "wordpiece"
+ * or "unigram".
  *
  * Returns  an enum; a constant string
  */
@@ -13233,10 +13348,13 @@ TFP_API tfp_tensor *tfp_rotary(tfp_ctx *ctx, tfp_tensor *x, tfp_tensor *position
 /* ================================================================================================
  * >>tokenizer.c   text to ids and back
  * ================================================================================================
- * The stages have the order of a tokenizer.json: added tokens, normaliser (none), pre-tokenizer,
- * model, template; then the decoder. A stage is a field that says which variant it is, and code
- * that switches on it: a new variant is a value of the field, a case, a line in load and in save.
- * Read tfpi_gpt2_word, tfpi_merge_few and tfpi_encode_gap; training is at the end of the section.
+ * The stages have the order of a tokenizer.json: added tokens, normalisers, pre-tokenizers, model,
+ * template; then the decoders. A stage is a field that says which variant it is, and code that
+ * switches on it: a new variant is a value of the field, a case, a line in load and in save. Where a
+ * file has a Sequence there is a short list of stages. Byte-level BPE without other stages takes a
+ * short way past them (tfpi_encode_gap); all else goes through tfpi_encode_stages.
+ * Read tfpi_gpt2_word, tfpi_merge_few, tfpi_word and tfpi_stage; training is at the end of the
+ * section, and takes its words from tfpi_each_word.
  */
 enum {
   TFPI_PIECE_MAX = 1 << 18,    /* bytes of a word, and of the stretch that an encoder keeps */
@@ -13244,20 +13362,84 @@ enum {
   TFPI_CACHE_TEXT = 22,        /* longest word in the cache */
   TFPI_CACHE_IDS = 10,
   TFPI_FEW = 40,               /* up to here a search for the best pair beats a heap */
-  TFPI_TEMPLATE_MAX = 24
+  TFPI_TEMPLATE_MAX = 24,
+  TFPI_STAGES_MAX = 12,        /* of a list */
+  TFPI_SEGMENT = 8192          /* bytes that are normalised at a time, where stages allow that */
 };
 /* BLOOM's published pattern, whose brackets nest: see tfpi_bloom_word. */
 #define TFPI_BLOOM_REGEX \
   " ?[^(\\s|[.,!?\xE2\x80\xA6\xE3\x80\x82\xEF\xBC\x8C\xE3\x80\x81\xE0\xA5\xA4\xDB\x94\xD8\x8C])]+"
 typedef enum tfpi_char_class { TFPI_OTHER, TFPI_LETTER, TFPI_NUMBER, TFPI_SPACE } tfpi_char_class;
-typedef enum tfpi_pre { TFPI_PRE_WHOLE, TFPI_PRE_GPT2, TFPI_PRE_BLOOM } tfpi_pre;
+#define TFPI_GPT2_REGEX \
+  "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
+/* The short way's words; STAGES: there is no short way, tok->pres says what is done. */
+typedef enum tfpi_pre {
+  TFPI_PRE_WHOLE,
+  TFPI_PRE_GPT2,
+  TFPI_PRE_BLOOM,
+  TFPI_PRE_STAGES
+} tfpi_pre;
 typedef enum tfpi_post {
   TFPI_POST_NONE,
   TFPI_POST_TEMPLATE,
   TFPI_POST_ROBERTA,
   TFPI_POST_BYTES
 } tfpi_post;
-typedef enum tfpi_decoder { TFPI_DECODE_JOIN, TFPI_DECODE_FUSE, TFPI_DECODE_BYTES } tfpi_decoder;
+typedef enum tfpi_decoder { /* LIST: tok->decs */
+  TFPI_DECODE_JOIN,
+  TFPI_DECODE_FUSE,
+  TFPI_DECODE_BYTES,
+  TFPI_DECODE_LIST
+} tfpi_decoder;
+typedef enum tfpi_model { TFPI_MODEL_BPE, TFPI_MODEL_WORDPIECE, TFPI_MODEL_UNIGRAM } tfpi_model;
+
+/* Stages, in the order of their names in tfpi_save_stages. Beside each what its flags are, in order. */
+typedef enum tfpi_stage_kind {
+  /* normalisers */
+  TFPI_NORM_BERT, /* clean_text, handle_chinese_chars, strip_accents (-1: as lowercase), lowercase */
+  TFPI_NORM_PRECOMPILED, /* the charsmap is the tokenizer's */
+  TFPI_NORM_NFC,
+  TFPI_NORM_NFD,
+  TFPI_NORM_NFKC,
+  TFPI_NORM_NFKD,
+  TFPI_NORM_LOWERCASE,
+  TFPI_NORM_STRIP_ACCENTS,
+  TFPI_NORM_STRIP,   /* strip_left, strip_right */
+  TFPI_NORM_REPLACE, /* 1: from is not a text but the pattern " {2,}" */
+  TFPI_NORM_PREPEND,
+  /* pre-tokenizers */
+  TFPI_CUT_BYTES,     /* add_prefix_space, trim_offsets, use_regex */
+  TFPI_CUT_METASPACE, /* scheme: 0 never, 1 first, 2 always; split */
+  TFPI_CUT_SPACES,    /* WhitespaceSplit */
+  TFPI_CUT_WORDS,     /* Whitespace: \w+|[^\w\s]+ */
+  TFPI_CUT_BERT,
+  TFPI_CUT_PUNCTUATION, /* behavior */
+  TFPI_CUT_DIGITS,      /* individual_digits */
+  TFPI_CUT_SPLIT,       /* behavior, invert, pattern: 0 a text, 1 GPT-2's, 2 BLOOM's */
+  /* decoders */
+  TFPI_DEC_BYTES, /* as TFPI_CUT_BYTES */
+  TFPI_DEC_FUSE,
+  TFPI_DEC_WORDPIECE, /* cleanup */
+  TFPI_DEC_METASPACE, /* scheme */
+  TFPI_DEC_BPE,
+  TFPI_DEC_BYTE_FALLBACK,
+  TFPI_DEC_STRIP, /* start, stop */
+  TFPI_DEC_REPLACE
+} tfpi_stage_kind;
+/* What Split and Punctuation do with a match. */
+typedef enum tfpi_behavior {
+  TFPI_REMOVED,
+  TFPI_ISOLATED,
+  TFPI_MERGED_WITH_PREVIOUS,
+  TFPI_MERGED_WITH_NEXT,
+  TFPI_CONTIGUOUS
+} tfpi_behavior;
+typedef struct tfpi_stage_spec {
+  int32_t kind, flag[4];
+  const char *from, *to; /* pattern, prefix, suffix or replacement; content. NULL: none */
+  int32_t from_n, to_n;
+} tfpi_stage_spec;
+typedef struct tfpi_stages { int n; tfpi_stage_spec at[TFPI_STAGES_MAX]; } tfpi_stages;
 enum { TFPI_IN_MODEL = 1, TFPI_IS_ADDED = 2, TFPI_IS_SPECIAL = 4 };
 enum { TFPI_TEXT_A = -1, TFPI_TEXT_B = -2 }; /* pieces of a template that are not tokens */
 
@@ -13266,10 +13448,23 @@ typedef struct tfpi_token {
   int32_t text_n, raw_n, flags;
 } tfpi_token;
 typedef struct tfpi_added {
-  const char *text;
+  const char *text; /* what is looked for: its content, normalised if it is `normalized` */
   int32_t n, id, next; /* next: one that starts with the same byte, or -1 */
-  int lstrip, rstrip, normalized;
+  int single_word, lstrip, rstrip, normalized;
 } tfpi_added;
+/* A node of the trie of all tokens: byte c leads to node base+c if that one's check is this node. */
+typedef struct tfpi_trie_node { int32_t base, check, id; } tfpi_trie_node;
+/* Of a spiece.model: a double array over UTF-8 whose leaves say where in strings a text stands. */
+typedef struct tfpi_charsmap {
+  const unsigned char *units;
+  const char *strings, *blob;
+  int64_t n_units, n_strings, n_blob;
+} tfpi_charsmap;
+/* Where a byte of normalised text comes from: bytes of the text that was given. */
+typedef struct tfpi_align { int64_t begin, end; } tfpi_align;
+/* Bytes that grow by moving to another arena, so that what they left is given back. */
+typedef struct tfpi_grown { tfpi_arena *arena; char *at; int64_t room; } tfpi_grown;
+typedef struct tfpi_room { tfpi_grown text, align; } tfpi_room; /* of one stage */
 typedef struct tfpi_merge_entry { uint32_t left, right, rank, id; } tfpi_merge_entry;
 typedef struct tfpi_cached {
   char key[24];
@@ -13298,22 +13493,48 @@ struct tfp_tokenizer {
   int32_t n_added, added_first[256];
   tfpi_pre pre;
   int byte_level, add_prefix_space, trim_offsets;
+  tfpi_stages norms, pres, decs;
+  tfpi_charsmap charsmap;
+  tfpi_room norm_room[2], pre_room[TFPI_STAGES_MAX];
+  tfpi_grown tokens_of[2], decoded[4], points; /* of tfp_encode_spans, tfp_decode, normal forms */
+  struct tfpi_unicode *unicode;                /* NULL where no stage needs it */
+  uint32_t *flips; /* where runs of exceptions begin and end: see tfpi_is_word */
+  int n_flips;
+  uint8_t bert_ascii[128]; /* what BertNormalizer makes of a character; 0: nothing */
+  uint8_t bert_class[128]; /* by which BERT cuts: 1 white space, 2 punctuation */
+  uint8_t same_ascii[256]; /* Precompiled leaves it as it is */
+  int local;          /* stages do not look across a blank behind a letter */
+  int cut_at_newline; /* nor across a newline */
+  int plain;          /* no stages but those of the short way */
+  int any_normalized; /* added tokens */
   int32_t byte_id[256], **char_pages; /* first symbols; pages of 256 code points, NULL if empty */
   tfpi_merge_entry *merges, *table; /* by rank; hash table, rank UINT32_MAX empty */
   int64_t n_merges;
   int table_shift;
+  tfpi_model model;
+  const char *prefix, *suffix; /* continuing_subword_prefix, end_of_word_suffix; "" if there are none */
+  int32_t prefix_n, suffix_n;
+  int64_t max_word_chars;      /* WordPiece */
+  double *scores, unk_score;   /* Unigram */
+  tfpi_trie_node *trie;        /* WordPiece, Unigram */
+  int64_t n_trie;
+  int32_t trie_prefix;         /* its node for the prefix; -1 if there is none */
+  int32_t *fallback;           /* 256 ids of <0x00> to <0xFF>, -1 without one; NULL: no byte_fallback */
   int32_t unk;
   int fuse_unk, ignore_merges;
+  int affixed; /* BPE whose first symbols are not just characters */
   tfpi_cached *cache;
   uint64_t cache_mask;
   int32_t *symbols, *before, *after; /* scratch for long words */
   uint64_t *heap;
+  struct tfpi_ending *ends; /* Unigram's */
   char *prefixed;
   int64_t scratch_n;
   tfpi_post post;
-  int post_trim, post_prefix;
+  int post_bytes, post_trim, post_prefix; /* post_bytes: a ByteLevel stands before the template */
   tfpi_template single, pair;
   tfpi_decoder decoder;
+  int clean_up; /* clean_up_tokenization_spaces of tokenizer_config.json */
   tfp_special_ids specials;
   uint64_t hash;
 };
@@ -13434,6 +13655,871 @@ static tfp_status tfpi_open_characters(tfp_tokenizer *tok) {
   return TFP_OK;
 }
 
+/* As the reference has them, whose tables are of several Unicode versions: code points added
+ * since then are in no set and stay as they are. Made by tests/unicode/make.py --forms. Runs of
+ * control characters, marks and punctuation (of 2015, Unicode 8.0; other marks: 9.0): code points
+ * since the end of the run before, then length*8 + set. */
+static const uint32_t tfpi_unicode_sets[1216] = {
+  0,257, 1,123, 10,59, 26,51, 26,35, 0,265, 1,11, 5,11, 3,11, 1,9, 8,19, 3,11, 3,11, 576,898,
+  14,11, 8,11, 251,42, 0,20, 208,51, 41,19, 6,362, 0,11, 0,10, 0,11, 0,18, 0,11, 0,18, 0,11, 0,10,
+  43,19, 11,49, 3,19, 1,19, 2,90, 0,11, 0,9, 1,19, 43,170, 10,35, 2,10, 99,11, 1,58, 0,9, 1,50,
+  2,18, 1,34, 18,115, 1,9, 1,10, 30,218, 91,90, 58,74, 3,27, 28,34, 1,74, 1,26, 1,42, 2,123,
+  26,26, 2,11, 117,116, 1,258, 0,12, 54,10, 0,12, 0,10, 1,28, 0,66, 0,36, 0,10, 0,20, 1,58, 10,18,
+  0,19, 10,11, 16,10, 0,20, 56,10, 1,28, 0,34, 2,20, 2,26, 9,12, 10,18, 29,18, 0,12, 56,10, 1,28,
+  0,18, 4,18, 2,26, 3,10, 30,18, 3,10, 11,18, 0,12, 56,10, 1,28, 0,42, 1,18, 0,12, 1,20, 0,10,
+  20,18, 12,11, 16,10, 0,20, 56,10, 1,12, 0,10, 0,12, 0,34, 2,12, 0,10, 2,26, 8,10, 0,12, 10,18,
+  30,10, 59,20, 0,10, 0,20, 3,28, 1,34, 9,12, 40,10, 0,28, 58,26, 0,36, 1,26, 1,34, 7,18, 11,18,
+  29,10, 0,20, 56,10, 1,12, 0,18, 0,36, 1,26, 1,34, 7,20, 11,18, 29,10, 0,20, 58,28, 0,34, 1,28,
+  1,34, 9,12, 10,18, 30,20, 70,10, 4,28, 0,26, 1,10, 1,20, 0,10, 0,12, 0,26, 0,12, 18,20, 0,11,
+  60,10, 2,58, 12,66, 0,11, 10,19, 85,10, 2,50, 1,18, 11,50, 54,123, 1,11, 3,18, 27,10, 1,10,
+  1,10, 0,35, 0,20, 49,114, 0,12, 0,42, 0,11, 0,18, 5,90, 1,290, 9,10, 9,43, 4,19, 80,20, 0,34,
+  0,12, 0,50, 0,12, 0,18, 0,20, 0,18, 11,51, 6,20, 0,18, 4,26, 1,28, 2,60, 3,34, 13,10, 0,20,
+  0,18, 0,52, 0,10, 1,12, 10,28, 0,10, 93,11, 609,26, 0,75, 151,11, 620,19, 44,19, 78,27, 36,26,
+  29,26, 0,19, 27,18, 30,18, 64,18, 0,12, 0,58, 0,68, 0,10, 0,20, 0,90, 0,27, 1,27, 2,10, 34,91,
+  0,26, 0,9, 118,20, 34,10, 118,26, 0,36, 0,18, 0,28, 4,20, 0,10, 0,52, 0,26, 8,19, 209,18, 0,20,
+  0,10, 2,19, 53,12, 0,10, 0,12, 0,58, 1,10, 0,12, 0,10, 0,20, 0,66, 0,52, 0,82, 2,10, 32,59,
+  1,51, 2,114, 0,12, 65,34, 0,12, 47,10, 0,12, 0,66, 0,20, 0,34, 0,12, 21,59, 10,74, 12,18, 0,12,
+  30,12, 0,34, 0,20, 0,18, 0,12, 0,26, 56,10, 0,12, 0,18, 0,28, 0,10, 0,12, 0,26, 0,20, 8,35,
+  36,68, 0,66, 0,20, 0,18, 3,43, 62,19, 64,67, 8,26, 0,11, 0,106, 0,12, 0,58, 4,10, 4,20, 0,10,
+  3,18, 198,434, 5,12, 0,34, 523,41, 0,195, 2,41, 1,163, 1,107, 1,99, 1,41, 1,81, 13,19, 14,19,
+  65,106, 0,36, 0,10, 0,28, 0,98, 535,35, 29,19, 1085,115, 79,19, 31,83, 403,179, 63,35, 32,19,
+  753,26, 7,35, 1,19, 112,11, 14,10, 96,258, 0,379, 1,155, 446,27, 4,83, 2,99, 10,34, 0,20, 0,11,
+  12,11, 91,18, 5,11, 90,11, 29698,19, 269,27, 95,10, 0,28, 0,11, 0,82, 0,11, 31,18, 80,18, 0,51,
+  266,10, 3,10, 4,10, 23,20, 0,18, 0,12, 76,35, 8,20, 50,132, 0,10, 0,12, 8,19, 16,146, 6,27,
+  1,11, 41,66, 0,19, 23,90, 0,20, 11,11, 32,26, 0,12, 47,10, 0,20, 0,34, 0,20, 0,10, 0,36, 0,107,
+  16,19, 5,10, 67,50, 0,20, 0,18, 0,20, 0,18, 12,10, 8,10, 0,12, 14,35, 27,12, 0,10, 0,12, 50,10,
+  1,26, 2,18, 5,18, 1,10, 28,19, 11,12, 0,18, 0,20, 0,19, 3,12, 0,10, 236,20, 0,10, 0,20, 0,10,
+  0,20, 0,11, 0,12, 0,10, 13330,51201, 542,10, 543,19, 192,130, 0,83, 6,130, 0,283, 1,115, 1,11,
+  4,11, 1,19, 147,9, 1,27, 1,51, 1,35, 10,19, 3,19, 26,27, 1,11, 27,11, 1,11, 1,59, 147,25,
+  260,27, 250,10, 226,10, 149,42, 36,11, 48,11, 414,11, 743,11, 199,11, 31,11, 193,26, 1,18, 5,34,
+  40,26, 4,10, 16,75, 38,11, 101,18, 9,59, 66,59, 89,35, 1123,12, 0,10, 0,12, 53,122, 0,59, 49,26,
+  0,12, 45,28, 0,34, 0,20, 0,18, 0,19, 0,9, 0,35, 62,26, 36,42, 0,12, 0,66, 11,35, 47,10, 0,19,
+  10,18, 0,12, 48,28, 0,74, 0,20, 4,43, 0,26, 0,11, 13,11, 1,27, 76,28, 0,26, 0,20, 0,10, 0,12,
+  0,18, 0,51, 0,12, 106,11, 53,10, 0,28, 0,66, 21,18, 0,20, 56,10, 1,20, 0,10, 0,36, 2,20, 2,18,
+  0,12, 9,12, 10,20, 2,58, 3,42, 192,148, 105,28, 0,50, 0,12, 0,26, 0,12, 0,26, 0,12, 0,18, 2,11,
+  232,28, 0,34, 2,20, 0,34, 0,12, 0,18, 0,187, 4,18, 82,28, 0,66, 0,20, 0,10, 0,12, 0,18, 0,27,
+  103,10, 0,12, 0,10, 0,20, 0,50, 0,12, 0,10, 101,26, 0,20, 0,34, 0,12, 0,42, 16,27, 1264,68,
+  1,68, 82,180, 1,116, 1977,43, 17913,19, 128,42, 0,11, 58,58, 0,43, 8,11, 1036,372, 16,34,
+  19722,18, 0,11, 0,33, 5313,20, 0,26, 3,52, 0,65, 0,66, 2,58, 30,34, 148,26, 1979,442, 4,402,
+  8,10, 14,10, 2,43, 15,42, 1,122, 1360,60, 1,140, 2,60, 1,20, 1,44, 2213,58, 109,60, 792246,9,
+  30,769, 128,1922
+};
+/* Runs of one canonical combining class, Unicode 9.0: since the run before, length*256 + class. */
+static const uint32_t tfpi_unicode_order[668] = {
+  768,5606, 0,488, 0,1244, 0,488, 0,472, 0,1500, 0,714, 0,1244, 0,714, 0,3036, 0,1281, 0,1244,
+  0,998, 2,486, 2,496, 0,486, 0,988, 0,998, 0,732, 1,998, 0,1244, 0,486, 0,488, 0,732, 0,486,
+  0,489, 0,746, 0,489, 0,746, 0,489, 0,3558, 275,1510, 265,476, 0,1254, 0,476, 0,998, 0,478,
+  0,476, 0,1766, 0,1756, 0,742, 0,476, 0,742, 0,478, 0,484, 0,486, 0,266, 0,267, 0,268, 0,269,
+  0,270, 0,271, 0,272, 0,273, 0,274, 0,531, 0,276, 0,277, 0,278, 1,279, 1,280, 0,281, 1,486,
+  0,476, 1,274, 72,2278, 0,286, 0,287, 0,288, 48,283, 0,284, 0,285, 0,286, 0,287, 0,288, 0,289,
+  0,290, 0,742, 0,732, 0,1510, 0,476, 0,742, 0,476, 16,291, 101,2022, 2,1254, 0,476, 0,486, 2,742,
+  1,476, 0,742, 0,476, 35,292, 30,486, 0,476, 0,742, 0,476, 0,742, 0,988, 0,486, 0,732, 0,486,
+  0,476, 0,998, 0,476, 0,486, 0,476, 0,486, 0,476, 0,486, 0,476, 0,742, 160,2022, 0,476, 0,486,
+  34,1254, 1,2534, 1,998, 1,1510, 43,988, 120,3814, 1,476, 0,742, 0,476, 0,742, 0,476, 0,998,
+  0,988, 0,283, 0,284, 0,285, 0,998, 0,476, 0,742, 0,732, 0,1510, 60,263, 16,265, 3,486, 0,476,
+  0,742, 103,263, 16,265, 110,263, 16,265, 110,263, 16,265, 110,263, 16,265, 127,265, 127,265,
+  7,340, 0,347, 101,263, 16,265, 127,265, 124,265, 109,615, 0,265, 13,1131, 108,630, 14,1146,
+  76,732, 27,476, 1,476, 1,472, 55,385, 0,386, 1,388, 5,1154, 2,386, 1,742, 0,265, 1,742, 62,476,
+  112,263, 1,521, 82,476, 719,998, 948,265, 31,265, 157,265, 10,486, 203,484, 143,478, 0,486,
+  0,476, 219,486, 0,476, 71,265, 20,2278, 2,476, 48,1510, 0,1756, 0,742, 0,476, 118,263, 15,265,
+  38,486, 0,476, 0,2022, 54,521, 58,263, 11,521, 67,263, 152,998, 1,257, 0,1500, 0,742, 0,1244,
+  0,486, 1,1793, 4,476, 6,486, 3,742, 198,742, 0,476, 0,2022, 0,476, 0,742, 0,490, 0,470, 0,476,
+  0,458, 0,9702, 5,486, 0,489, 0,476, 0,486, 0,476, 720,742, 0,513, 0,1254, 0,769, 0,742, 4,486,
+  3,513, 0,486, 0,476, 0,486, 0,513, 0,1244, 0,486, 3070,998, 141,265, 96,8422, 554,474, 0,484,
+  0,488, 0,478, 0,736, 105,520, 30164,486, 4,2790, 32,742, 80,742, 276,265, 189,265, 27,4838,
+  57,988, 37,265, 95,263, 12,265, 239,486, 1,742, 0,476, 2,742, 5,742, 1,486, 52,265, 246,265,
+  20272,282, 769,2022, 0,2012, 0,742, 973,476, 226,476, 149,1510, 1682,476, 1,486, 40,486, 0,257,
+  0,476, 4,265, 165,486, 0,476, 1375,265, 56,265, 57,265, 0,263, 69,998, 48,521, 62,263, 76,265,
+  9,263, 106,265, 0,263, 178,263, 0,265, 81,263, 16,265, 24,2022, 3,1510, 205,265, 3,263, 123,265,
+  0,263, 251,265, 0,263, 126,265, 118,265, 0,263, 115,265, 1299,265, 20144,1281, 59,2022,
+  20839,257, 5318,728, 0,769, 3,482, 0,1496, 8,2268, 2,1510, 0,732, 30,1254, 148,998, 3515,2022,
+  1,4582, 2,2022, 1,742, 1,1510, 2213,2012, 109,1766, 0,263
+};
+/* Lower case, Unicode 17.0: code points since the last one, how many, step, distance. */
+static const int32_t tfpi_unicode_lower[740] = {
+  65,26,1,32, 102,23,1,32, 2,7,1,32, 34,24,2,1, 4,3,2,1, 3,8,2,1, 3,23,2,1, 2,1,1,-121, 1,3,2,1,
+  4,1,1,210, 1,2,2,1, 2,1,1,206, 1,1,1,1, 2,2,1,205, 1,1,1,1, 3,1,1,79, 1,1,1,202, 1,1,1,203,
+  1,1,1,1, 2,1,1,205, 1,1,1,207, 2,1,1,211, 1,1,1,209, 1,1,1,1, 4,1,1,211, 1,1,1,213, 2,1,1,214,
+  1,3,2,1, 2,1,1,218, 1,1,1,1, 2,1,1,218, 3,1,1,1, 2,1,1,218, 1,1,1,1, 2,2,1,217, 1,2,2,1,
+  2,1,1,219, 1,1,1,1, 4,1,1,1, 8,1,1,2, 1,1,1,1, 2,1,1,2, 1,1,1,1, 2,1,1,2, 1,9,2,1, 3,9,2,1,
+  3,1,1,2, 1,2,2,1, 2,1,1,-97, 1,1,1,-56, 1,20,2,1, 2,1,1,-130, 2,9,2,1, 8,1,1,10795, 1,1,1,1,
+  2,1,1,-163, 1,1,1,10792, 3,1,1,1, 2,1,1,-195, 1,1,1,69, 1,1,1,71, 1,5,2,1, 290,2,2,1, 4,1,1,1,
+  9,1,1,116, 7,1,1,38, 2,3,1,37, 2,1,1,64, 2,2,1,63, 2,17,1,32, 2,9,1,32, 36,1,1,8, 9,12,2,1,
+  6,1,1,-60, 3,1,1,1, 2,1,1,-7, 1,1,1,1, 3,3,1,-130, 1,16,1,80, 1,32,1,32, 49,17,2,1, 10,27,2,1,
+  2,1,1,15, 1,7,2,1, 3,48,2,1, 3,38,1,48, 2890,38,1,7264, 2,1,1,7264, 6,1,1,7264, 723,80,1,38864,
+  1,6,1,8, 2196,1,1,1, 7,43,1,-3008, 3,3,1,-3008, 321,75,2,1, 10,1,1,-7615, 2,48,2,1, 10,8,1,-8,
+  9,6,1,-8, 11,8,1,-8, 9,8,1,-8, 9,6,1,-8, 12,4,2,-8, 9,8,1,-8, 25,8,1,-8, 9,8,1,-8, 9,8,1,-8,
+  9,2,1,-8, 1,2,1,-74, 1,1,1,-9, 12,4,1,-86, 1,1,1,-9, 12,2,1,-8, 1,2,1,-100, 13,2,1,-8,
+  1,2,1,-112, 1,1,1,-7, 12,2,1,-128, 1,2,1,-126, 1,1,1,-9, 298,1,1,-7517, 4,1,1,-8383,
+  1,1,1,-8262, 7,1,1,28, 46,16,1,16, 20,1,1,1, 819,26,1,26, 1841,48,1,48, 49,1,1,1, 2,1,1,-10743,
+  1,1,1,-3814, 1,1,1,-10727, 3,3,2,1, 2,1,1,-10780, 1,1,1,-10749, 1,1,1,-10783, 1,1,1,-10782,
+  2,1,1,1, 3,1,1,1, 9,2,1,-10815, 1,50,2,1, 9,2,2,1, 5,1,1,1, 31054,23,2,1, 20,14,2,1, 136,7,2,1,
+  4,31,2,1, 11,2,2,1, 2,1,1,-35332, 1,5,2,1, 5,1,1,1, 2,1,1,-42280, 3,2,2,1, 4,10,2,1,
+  2,1,1,-42308, 1,1,1,-42319, 1,1,1,-42315, 1,1,1,-42305, 1,1,1,-42308, 2,1,1,-42258,
+  1,1,1,-42282, 1,1,1,-42261, 1,1,1,928, 1,8,2,1, 2,1,1,-48, 1,1,1,-42307, 1,1,1,-35384, 1,2,2,1,
+  2,1,1,-42343, 1,8,2,1, 2,1,1,-42561, 25,1,1,1, 22316,26,1,32, 1222,40,1,40, 137,36,1,40,
+  157,11,1,39, 2,15,1,39, 2,7,1,39, 2,2,1,39, 1771,51,1,64, 158,22,1,32, 2875,32,1,32,
+  21889,32,1,32, 65,25,1,27, 31304,34,1,34
+};
+/* Decompositions, Unicode 9.0: code points since the last one*128 + length*4 + kind, then how much
+ * more each code point is than that at its place in the entry before; -n: n more entries with
+ * the same numbers. Kinds: 0 canonical, one step; 1 compatible; 2 canonical, never composed. */
+static const int32_t tfpi_unicode_maps[10929] = {
+  20485,32, 1033,0,776, 261,65, 649,-65,-4, 389,18, 133,1, 137,-19,-3, 133,924, 393,-924,38,
+  133,17, 133,62, 269,-62,7453,52, 141,0,0,-2, 141,2,0,2, 264,14,-7492, 136,0,1, -2, 136,0,5,
+  136,0,2, 264,2,29, 136,2,-39, 136,0,1, -1, 136,0,6, 136,4,-8, 136,0,1, -1, 136,0,6, 264,5,-5,
+  136,1,-3, 136,0,1, -2, 136,0,5, 392,6,-8, 136,0,1, -1, 136,0,6, 136,4,-7, 392,8,-1, 136,0,1, -2,
+  136,0,5, 136,0,2, 264,2,29, 136,2,-39, 136,0,1, -1, 136,0,6, 136,4,-8, 136,0,1, -1, 136,0,6,
+  264,5,-5, 136,1,-3, 136,0,1, -2, 136,0,5, 392,6,-8, 136,0,1, -1, 136,0,6, 136,4,-7, 264,0,7,
+  136,-56,-4, 136,32,0, 136,-32,2, 136,32,0, 136,-32,34, 136,32,0, 136,-30,-39, 136,32,0,
+  136,-32,1, 136,32,0, 136,-32,5, 136,32,0, 136,-32,5, 136,32,0, 136,-31,0, 136,32,0, 392,-31,-8,
+  136,32,0, 136,-32,2, 136,32,0, 136,-32,1, 136,32,0, 136,-32,33, 136,32,0, 136,-32,-28, 136,32,0,
+  136,-30,-10, 136,32,0, 136,-32,4, 136,32,0, 136,-32,1, 136,32,0, 136,-32,32, 136,32,0,
+  136,-31,-37, 136,32,0, 392,-31,1, 136,32,0, 136,-32,1, 136,32,0, 136,-32,2, 136,32,0,
+  136,-32,34, 136,32,0, 136,-32,-33, 265,0,-701, 137,32,32, 136,-31,664, 136,32,0, 136,-31,37,
+  136,32,0, 264,-31,-38, 136,32,0, 136,-32,38, 136,32,0, 136,-32,-27, 136,32,0, 137,-32,-597,
+  137,32,0, 392,-30,586, 136,32,0, 136,-32,38, 136,32,0, 136,-32,-27, 136,32,0, 137,590,-670,
+  392,-621,662, 136,32,0, 136,-32,2, 136,32,0, 136,-32,5, 136,32,0, 392,-29,-10, 136,32,0,
+  136,-32,38, 136,32,0, 136,-32,-27, 136,32,0, 136,-31,-11, 136,32,0, 136,-32,1, 136,32,0,
+  136,-32,37, 136,32,0, 136,-32,-27, 136,32,0, 136,-31,27, 136,32,0, 136,-32,-27, 136,32,0,
+  392,-31,-9, 136,32,0, 136,-32,1, 136,32,0, 136,-32,2, 136,32,0, 136,-32,4, 136,32,0, 136,-32,1,
+  136,32,0, 136,-32,29, 136,32,0, 136,-30,-38, 136,32,0, 136,-30,0, 136,32,0, 136,-32,6, 136,1,-7,
+  136,32,0, 136,-32,6, 136,32,0, 136,-32,5, 136,32,0, 133,-7, 4232,-36,15, 136,32,0, 1800,-26,0,
+  136,32,0, 2573,-49,-705,728, 141,0,32,0, 141,32,0,0, 137,-24,-48, 137,0,32, 137,32,0,
+  137,-30,-32, 137,0,32, 137,32,0, 136,-45,674, 136,32,0, 136,-24,0, 136,32,0, 136,-26,0,
+  136,32,0, 136,-26,0, 136,32,0, 136,103,-8, 136,32,0, 136,-32,-3, 136,32,0, 136,-32,11, 136,32,0,
+  136,-32,-12, 136,32,0, 264,-56,4, 136,32,0, 136,322,0, 136,1,0, 136,-353,0, 136,32,0,
+  392,-159,8, 136,32,0, 136,-28,0, 136,32,0, 136,-28,28, 136,32,0, 136,379,-36, 136,1,0,
+  136,-52,8, 136,219,0, 136,-552,0, 137,-38,-690, 137,0,32, 137,32,0, 136,-29,647, 136,32,0,
+  392,-25,-1, 136,32,0, 136,87,1, 136,32,0, 136,-31,0, 136,32,0, 136,-14,0, 136,32,0, 136,-183,14,
+  136,32,0, 136,-32,2, 136,32,0, 136,-28,-2, 136,32,0, 136,-32,2, 136,32,0, 136,-28,-2, 136,32,0,
+  136,-32,2, 136,32,0, 136,-26,-2, 136,32,0, 136,-32,2, 136,32,0, 136,-29,-2, 136,32,0, 136,-32,2,
+  136,32,0, 136,-29,-2, 136,32,0, 136,-32,2, 136,32,0, 136,-34,21, 136,32,0, 136,-31,0, 136,32,0,
+  392,-44,-26, 136,32,0, 904,-39,-5, 136,32,0, 136,-28,32, 136,32,0, 136,113,-35, 136,32,0,
+  136,-33,0, 136,32,0, 136,-166,3, 136,32,0, 136,447,-3, 136,1,0, 136,-470,0, 136,32,0, 16005,-17,
+  133,510, 133,-508, 133,8, 133,519, 133,2, 133,6, 133,-522, 133,2, 4105,-89,2, 137,0,1, 137,0,3,
+  137,0,30, 137,0,-37, 137,0,8, 389,579, 133,-503, 133,7, 133,5, 133,541, 11782,107, 134,1,
+  262,18, 138,-11,-10, 6150,-79, 777,-665,68, 518,27, 777,-27,-68, 136,136,0, 136,745,0, 134,-730,
+  136,734,0, 136,2,0, -1, 264,6,0, -1, 136,4,0, 136,33,0, 3336,-49,7, 136,12,0, 136,12,-7,
+  136,4,0, 136,2,0, -1, 136,18,0, 3336,-18,7, 136,12,0, 136,-6,-7, 136,6,0, 136,4,0, 261,-23,
+  133,6, 133,-19, 136,45,0, 136,0,7, 133,-12, 133,-6, 3333,-6, 133,7, 133,1, 261,-42, 133,29,
+  517,-18, 904,114,-8, 136,0,8, 264,-2,-7, 520,-13,7, 648,20,-7, 136,-2,-1, 136,11,6, 1416,-11,0,
+  4104,32,0, 2952,-3,-6, 136,0,8, 264,-2,-7, 520,35,7, 648,-28,-7, 136,-2,-1, 136,11,6, 3080,49,9,
+  136,1,0, 9480,-95,-9, 136,32,0, 1800,-38,0, 136,32,0, 136,-32,2, 136,32,0, 392,-27,-2, 136,32,0,
+  392,163,2, 136,1,0, 136,-195,0, 136,32,0, 136,-31,0, 136,32,0, 392,-31,-4, 136,32,0, 136,-32,4,
+  136,32,0, 136,-26,0, 136,32,0, 392,170,0, 136,1,0, 136,-188,0, 136,32,0, 136,-42,-4, 136,32,0,
+  136,-32,4, 136,32,0, 136,-32,3, 136,32,0, 136,-28,-3, 136,32,0, 392,-28,0, 136,32,0,
+  18185,282,634, 19848,194,209, 136,0,1, 136,33,0, 136,-33,1, 136,35,-1, 10121,-35,32, 137,33,0,
+  137,127,0, 137,-125,0, 9224,139,-32, 264,-20,0, 2184,17,0, 76552,598,744, 1032,8,0, 392,3,0,
+  4618,-30,0, 138,1,0, -1, 138,5,0, -1, 138,1,0, 138,9,0, 138,4,0, 13832,152,130, 136,0,25,
+  2058,-38,-27, 138,1,0, 266,13,0, 10762,131,128, 394,6,0, 4490,-34,0, 138,1,0, 138,5,0, 394,15,0,
+  29960,284,282, 392,0,-24, 136,0,25, 2058,-38,-27, 138,1,0, 7048,112,155, 6920,52,-25, 136,1,0,
+  136,-1,25, 15880,128,127, 15368,121,127, 904,7,0, 136,0,1, 264,0,-20, 136,4,19, 16264,124,105,
+  136,1,0, 136,-1,25, 18184,147,115, 264,0,5, 136,3,-5, 136,-3,21, 10889,116,83, 16393,128,128,
+  5257,-34,-25, 137,0,8, 6021,96, 7050,55,278, 1290,10,0, 650,5,0, -2, 1674,-27,-2, 1290,49,-67,
+  266,0,2, 138,65,12, 141,0,-15,3188, 138,1,15, 141,0,-15,0, 1034,-66,15, 2314,33,55, 1290,10,0,
+  650,5,0, -2, 1674,-27,-2, 13960,149,121, 27397,183, 328968,2601,2823, 264,2,0, -3, 520,4,0,
+  5256,41,0, 264,2,0, 392,2,0, 136,1,0, 264,3,0, 62597,-6913, 133,133, 133,-132, 261,2, 133,1,
+  133,329, 133,-327, 133,1, -6, 261,1, 133,467, 133,-466, 133,2, -1, 133,1, 133,2, 133,10,
+  133,495, 133,1, 133,6833, 133,-7328, 133,2, 133,1, 133,500, 133,2, 133,1, 133,-501, 261,4,
+  133,2, 133,222, 133,-220, 133,485, 133,6850, 133,1, 133,-7335, 133,4, 133,1, 133,7336,
+  133,-6830, 133,-505, 133,7343, 133,-6515, 133,1, -1, 133,18, 133,1, 133,-862, 133,9, 133,3,
+  133,1, 133,828, 133,1, 133,14, 133,5, 133,1, 1797,118, 4485,-491, 133,-495, 133,498, 133,-357,
+  133,364, 133,-502, 133,505, 133,2, 133,4, 133,3, 133,1, -1, 133,6929, 133,-6878, 133,-48,
+  133,6936, 133,-6886, 133,-46, 133,-1, 133,2, 133,1, -2, 133,3, 133,10, 133,1, 133,-216, 133,222,
+  133,1, 133,6802, 133,-6801, 133,1, 133,-530, 133,534, 133,1, -1, 133,294, 8328,-887,-6160,
+  136,32,0, 136,-31,-30, 136,32,0, 136,-32,28, 136,32,0, 136,-32,14, 136,32,0, 136,101,-48,
+  136,32,0, 136,-163,6, 136,32,0, 136,-32,28, 136,32,0, 136,-32,14, 136,32,0, 136,-32,-10,
+  136,32,0, 136,-32,6, 136,32,0, 136,174,-45, 136,1,0, 136,-1,1, 136,1,0, 136,-206,44, 136,32,0,
+  136,-32,3, 136,32,0, 136,451,-42, 136,1,0, 136,-483,1, 136,32,0, 136,-31,-3, 136,32,0,
+  136,-31,3, 136,32,0, 136,-32,28, 136,32,0, 136,-32,-27, 136,32,0, 136,-32,31, 136,32,0,
+  136,-32,7, 136,32,0, 136,-31,2, 136,32,0, 136,102,-47, 136,32,0, 136,-164,0, 136,32,0,
+  136,-32,34, 136,32,0, 136,-32,14, 136,32,0, 136,-31,-14, 136,32,0, 136,7626,-31, 136,1,0,
+  136,-7659,45, 136,32,0, 136,-32,-4, 136,32,0, 136,-31,-44, 136,32,0, 136,-32,6, 136,32,0,
+  136,-32,28, 136,32,0, 136,-31,-28, 136,32,0, 136,-32,28, 136,32,0, 136,-32,14, 136,32,0,
+  136,-32,-4, 136,32,0, 136,103,-44, 136,32,0, 136,-32,7, 136,32,0, 136,87,-8, 136,1,0, 136,-1,1,
+  136,1,0, 136,-253,0, 136,32,0, 136,-32,6, 136,32,0, 136,-30,0, 136,32,0, 136,-32,28, 136,32,0,
+  136,7656,-31, 136,1,0, 136,-7689,45, 136,32,0, 136,-31,-42, 136,32,0, 136,-32,28, 136,32,0,
+  136,231,-28, 136,1,0, 136,5,0, 136,1,0, 136,7425,0, 136,1,0, 136,-7695,0, 136,32,0, 136,-32,28,
+  136,32,0, 136,-32,14, 136,32,0, 136,-32,-4, 136,32,0, 136,-31,-9, 136,32,0, 136,-32,12,
+  136,32,0, 136,-32,-3, 136,32,0, 136,243,-44, 136,1,0, 136,1,7, 136,1,0, 136,-277,-5, 136,32,0,
+  136,-32,32, 136,32,0, 136,-31,-35, 136,32,0, 136,-32,1, 136,32,0, 136,-32,7, 136,32,0,
+  136,-32,-1, 136,32,0, 136,-32,28, 136,32,0, 136,-31,-28, 136,32,0, 136,-32,1, 136,32,0,
+  136,-31,-1, 136,32,0, 136,-31,-5, 136,32,0, 136,-32,33, 136,32,0, 136,-32,14, 136,32,0,
+  136,-18,0, 136,12,-41, 136,3,2, 136,2,0, 137,-24,-76, 136,286,73, 648,-318,28, 136,32,0,
+  136,-32,-26, 136,32,0, 136,97,-8, 136,32,0, 136,-32,-1, 136,32,0, 136,-32,9, 136,32,0,
+  136,-32,-6, 136,32,0, 136,7614,-1, 136,1,0, 136,-7583,-1, 136,1,0, 136,-1,-1, 136,1,0, 136,-1,9,
+  136,1,0, 136,-1,-6, 136,1,0, 136,7581,3, 136,1,0, 136,-7772,29, 136,32,0, 136,-32,-26, 136,32,0,
+  136,-32,-6, 136,32,0, 136,101,-2, 136,32,0, 136,-32,-1, 136,32,0, 136,-32,9, 136,32,0,
+  136,-32,-6, 136,32,0, 136,7630,-1, 136,1,0, 136,-7792,7, 136,32,0, 136,-32,26, 136,32,0,
+  136,-26,0, 136,32,0, 136,-32,-26, 136,32,0, 136,101,-8, 136,32,0, 136,-32,-1, 136,32,0,
+  136,-32,9, 136,32,0, 136,-32,-6, 136,32,0, 136,7640,-1, 136,1,0, 136,-7469,-1, 136,1,0,
+  136,-1,-1, 136,1,0, 136,-1,9, 136,1,0, 136,-1,-6, 136,1,0, 136,-1,32, 136,1,0, 136,-332,0,
+  136,32,0, 136,-32,-26, 136,32,0, 136,314,-8, 136,1,0, 136,-1,-1, 136,1,0, 136,-1,9, 136,1,0,
+  136,-1,-6, 136,1,0, 136,-1,32, 136,1,0, 136,-343,-35, 136,32,0, 136,-32,35, 136,32,0,
+  136,-32,-26, 136,32,0, 136,-32,-6, 136,32,0, 904,824,16, 136,0,1, 136,6991,-20, 136,1,0,
+  136,-1,1, 136,1,0, 136,-1,65, 136,1,0, 136,-7024,-47, 136,0,1, 136,7031,-20, 136,1,0, 136,-1,1,
+  136,1,0, 136,-1,65, 136,1,0, 136,-6996,-47, 136,0,1, 136,7003,-20, 136,1,0, 136,-1,1, 136,1,0,
+  392,-7036,18, 136,0,1, 136,7043,-20, 136,1,0, 136,-1,1, 136,1,0, 392,-7010,18, 136,0,1,
+  136,7017,-20, 136,1,0, 136,-1,1, 136,1,0, 136,-1,65, 136,1,0, 136,-7050,-47, 136,0,1,
+  136,7057,-20, 136,1,0, 136,-1,1, 136,1,0, 136,-1,65, 136,1,0, 136,-7024,-47, 136,0,1,
+  136,7031,-20, 136,1,0, 136,-1,1, 136,1,0, 136,-1,65, 136,1,0, 136,-7064,-47, 136,0,1,
+  136,7071,-20, 136,1,0, 136,-1,1, 136,1,0, 136,-1,65, 136,1,0, 136,-7034,-47, 136,0,1,
+  136,7041,-20, 136,1,0, 136,-1,1, 136,1,0, 392,-7074,18, 136,0,1, 136,7081,-20, 136,1,0,
+  136,-1,1, 136,1,0, 392,-7044,18, 136,0,1, 136,7051,-20, 136,1,0, 136,-1,1, 136,1,0, 136,-1,65,
+  136,1,0, 264,-7084,-46, 264,7092,-20, 264,0,1, 264,0,65, 136,-7056,-47, 136,0,1, 136,7063,-20,
+  136,1,0, 136,-1,1, 136,1,0, 136,-1,65, 136,1,0, 136,-7096,-47, 136,0,1, 136,7103,-20, 136,1,0,
+  136,-1,1, 136,1,0, 136,-1,65, 136,1,0, 136,-7096,-66, 134,-5, 136,9,0, 134,-8, 136,10,0, 134,-9,
+  136,11,0, 134,-10, 136,16,0, 134,13, 136,-7,0, 134,8, 136,-4,0, 134,5, 392,6962,69, 136,1,0,
+  -14, 136,17,0, 136,1,0, -14, 136,49,0, 136,1,0, -14, 136,-7102,-63, 136,0,-2, 136,7103,65,
+  136,-7103,0, 136,-5,0, 264,5,-3, 136,7173,3, 136,-7205,-63, 136,0,-2, 136,0,-4, 134,-11,
+  136,11,69, 137,-881,-50, 134,921, 137,-921,0, 137,0,47, 136,136,0, 136,7884,3, 136,-7101,0,
+  136,-9,0, 264,9,-3, 136,7183,3, 136,-7217,-69, 134,-13, 136,15,0, 134,-14, 136,14,69,
+  136,7208,-69, 136,0,1, 136,0,65, 136,-7174,-60, 136,0,-2, 136,17,-4, 134,-58, 392,41,66,
+  136,17,0, 136,-49,-60, 136,0,-2, 136,0,-4, 134,-15, 264,7284,0, 136,0,1, 136,0,65,
+  136,-7225,-60, 136,0,-2, 136,6,-4, 134,-27, 136,17,19, 136,0,1, 136,4,46, 136,6,0, 136,-38,-60,
+  136,0,-2, 136,0,-4, 134,-23, 136,19,20, 136,-761,-20, 134,733, 134,-805, 392,7964,69,
+  136,-7091,0, 136,5,0, 264,-5,-3, 136,7213,3, 136,-7255,-69, 134,-19, 136,29,0, 134,-26,
+  136,26,69, 134,-757, 137,-148,-49, 262,8162, 134,1, 133,-8163, 133,0, -7, 901,8176,
+  777,-8176,31, 1669,14, 137,0,-773, 141,0,0,-3922, 1157,-14, 521,8210,8196, 141,0,0,8196,
+  265,3,3, 141,0,0,3, 649,-8212,-8212, 265,-1,740, 1161,31,-710, 137,0,-30, 137,-30,30,
+  1809,8209,8179,-3,8242, 1029,-8210, 2181,16, 133,57, 389,-53, 133,1, -4, 133,-14, 133,8679,
+  133,-8661, 133,-21, 133,1, 133,69, 133,-62, 133,1, -8, 133,-14, 133,8679, 133,-8661, 133,-21,
+  133,1, 261,56, 133,4, 133,10, 133,9, 133,481, 133,-497, 133,3, 133,1, -2, 133,2, 133,3, 133,1,
+  1545,-34,-8127, 11277,15,-68,-8143, 141,0,0,16, 133,-30, 137,109,20, 269,-77,-20,-4, 141,0,0,6,
+  133,301, 265,-224,23, 133,-73, 133,-31, 133,0, -1, 133,32, 133,191, 133,-222, 133,0, 133,3,
+  133,32, 261,-30, 137,0,41, 389,2, 133,1, -1, 133,0, -1, 393,1,-34, 141,1,-8,-41, 137,0,8, 261,6,
+  262,847, 261,-847, 262,-15, 134,122, 133,-131, 133,1, 261,34, 133,-32, 133,1, 261,7, 133,34,
+  133,1377, 133,1, -2, 133,-1386, 269,-35,-12,12, 133,890, 133,-13, 133,-32, 133,13, 133,7793,
+  645,-8653, 133,32, 133,1, 133,4, 133,1, 909,-57,8195,-33, 141,0,0,2, 145,0,0,-8,-8194,
+  141,0,0,2, 141,1,0,0, 141,-1,0,2, 141,1,0,0, -2, 141,-3,0,1, 141,4,0,0, 141,-4,0,2, 141,2,0,0,
+  -2, 137,-6,0, 133,24, 137,0,-8187, 141,0,0,17, 137,0,13, 133,13, 137,0,-13, 141,0,0,0,
+  145,0,0,0,25, 137,-13,15, 133,15, 137,0,-15, 141,0,0,0, 133,-12, 133,-9, 133,1, 133,9, 133,28,
+  137,0,32, 141,0,0,32, 137,0,13, 133,13, 137,0,-13, 141,0,0,0, 145,0,0,0,32, 137,-13,15, 133,15,
+  137,0,-15, 141,0,0,0, 133,-12, 133,-9, 133,1, 133,9, 1293,-61,8155,-54, 2184,8544,-7436,
+  136,2,0, 2440,2,0, 3976,60,0, 136,4,0, 136,-2,0, 6792,49,0, 648,5,0, 392,3,0, 3080,24,0,
+  264,2,0, 777,6,7923, 141,0,0,8696, 265,3,3, 141,0,0,3, 2184,14,-7926, 392,7,0, 392,2,0, 264,3,0,
+  2952,-8715,0, 264,8740,0, 1416,-20,0, 136,-8721,0, 136,2,0, 136,8742,0, 136,1,0, 392,13,0,
+  136,1,0, 392,3,0, 136,1,0, 904,3,0, 136,1,0, 392,7,0, 136,1,0, 392,3,0, 136,1,0, 4488,27,0,
+  136,6,0, 136,1,0, 136,2,0, 6280,-47,0, 136,1,0, 136,20,0, 136,1,0, 904,32,0, 136,1,0, -2,
+  7686,3411, 134,1, 39685,-12248, 133,1, -7, 137,-8,-776, 137,0,1, -8, 137,1,-9, 141,-10,1,-8709,
+  141,0,1,0, -7, 145,0,-8,7,-64, 145,0,0,1,0, -8, 145,0,1,-9,0, 137,9,-4, 137,1,0, -7,
+  141,-8,2,-2, 141,0,1,0, -8, 141,1,-9,0, 141,-10,49,-5, 141,0,1,0, -24, 133,25, 133,1, -24,
+  133,7, 133,1, -24, 133,-74, 168209,8699,8625,8706,8706, 13325,-8689,-8689,-8686, 137,3,3,
+  141,0,0,0, 13066,10912,763, 53253,-10867, 133,-20, 30981,11531, 38917,15980, 10757,13266,
+  1669,-20895, 133,40, 133,14, 133,9, 133,26, 133,44, 133,7, 133,20, 133,26, 133,645, 133,38,
+  133,6, 133,23, 133,20, 133,21, 133,53, 133,21, 133,11, 133,155, 133,94, 133,28, 133,5, 133,30,
+  133,9, 133,27, 133,13, 133,25, 133,52, 133,18, 133,27, 133,756, 133,72, 133,460, 133,23, 133,8,
+  133,11, 133,18, 133,76, 133,477, 133,48, 133,120, 133,23, 133,19, 133,22, 133,54, 133,3,
+  133,362, 133,10, 133,12, 133,13, 133,116, 133,8, 133,5, 133,117, 133,10, 133,13, 133,8, 133,61,
+  133,17, 133,18, 133,80, 133,581, 133,46, 133,21, 133,740, 133,5, 133,83, 133,16, 133,13, 133,21,
+  133,39, 133,5, 133,267, 133,24, 133,32, 133,1016, 133,66, 133,23, 133,58, 133,24, 133,9, 133,7,
+  133,52, 133,5, 133,32, 133,1079, 133,447, 133,12, 133,5, 133,4, 133,8, 133,18, 133,2, 133,81,
+  133,216, 133,5, 133,339, 133,10, 133,50, 133,7, 133,9, 133,8, 133,91, 133,7, 133,228, 133,7,
+  133,49, 133,17, 133,47, 133,237, 133,7, 133,17, 133,327, 133,126, 133,6, 133,182, 133,87,
+  133,46, 133,378, 133,133, 133,574, 133,27, 133,57, 133,51, 133,68, 133,11, 133,6, 133,33,
+  133,76, 133,10, 133,346, 133,7, 133,9, -1, 133,16, 133,15, 133,4, 133,79, 133,4, 133,6, 133,981,
+  133,30, 133,469, 133,12, 133,23, 133,283, 133,13, 133,71, 133,46, 133,567, 133,15, -1, 133,35,
+  133,37, 133,199, 133,12, 133,67, 133,248, 133,31, 133,209, 133,21, 133,5, 133,220, 133,184,
+  133,125, 133,6, 133,5, 133,934, 133,9, 133,156, 133,154, 133,3, 133,47, 133,105, 133,13, 133,4,
+  133,7, 133,98, 133,34, 133,6, 133,14, 133,167, 133,51, 133,4, 133,183, 133,3, 133,19, 133,252,
+  133,48, 133,7, 133,70, 133,10, 133,3, 133,10, 133,30, 133,395, 133,400, 133,10, 133,38, 133,22,
+  133,8, 133,10, 133,4, 133,40, 133,4, 133,17, 133,5, 133,13, 133,27, 133,15, 133,8, 133,59,
+  133,15, 133,4, 5509,-40832, 6917,12274, 261,9007, 133,3, 133,1, 2312,-8954,11617, 264,2,0, -10,
+  392,3,0, 264,2,0, -1, 904,7,0, 136,0,1, 264,3,-1, 136,0,1, 264,3,-1, 136,0,1, 264,3,-1, 136,0,1,
+  264,3,-1, 136,0,1, 2952,-53,-1, 905,-12326,0, 137,0,1, 264,12413,-1, 137,-21,-15, 1672,35,15,
+  264,2,0, -10, 392,3,0, 264,2,0, -1, 904,7,0, 136,0,1, 264,3,-1, 136,0,1, 264,3,-1, 136,0,1,
+  264,3,-1, 136,0,1, 264,3,-1, 136,0,1, 2952,-53,-1, 392,73,0, 136,1,0, -2, 520,11,0, 137,-74,47,
+  6405,-8115, 133,1, 133,169, 133,-168, 133,170, 133,1, 133,-170, 133,1, -1, 133,171, 133,1, -4,
+  133,-155, 133,-20, 133,1, -1, 133,25, 133,-24, 133,1, -8, 133,79, 133,1, -19, 133,-21, 133,-76,
+  133,1, 133,178, 133,1, 133,4, 133,2, 133,5, 133,4, 133,2, 133,-189, 133,193, 133,2, 133,-194,
+  133,1, 133,2, -1, 133,1, 133,4, 133,2, -1, 133,1, -3, 133,3, 133,4, 133,10, 133,7, 133,5,
+  133,165, 133,1, 133,-155, 133,1, -1, 133,43, 133,1, 133,3, 133,9, 133,1, 133,2, 133,10, 133,3,
+  517,15455, 133,140, 133,-131, 133,2258, 133,-2257, 133,35, 133,-34, 133,10023, 133,-9945,
+  133,-64, 133,-24, 133,2856, 133,-505, 133,-2166, 12429,-20114,-8136,-20, 141,0,2,0, 141,0,1,0,
+  141,0,2,0, 141,0,1,0, -1, 141,0,2,0, -1, 141,0,1,0, 141,0,2,0, 141,0,1,0, -3,
+  145,0,-18,4408,-8706, 145,0,2,0,0, 145,0,1,0,0, 145,0,2,0,0, 145,0,1,0,0, -1, 145,0,2,0,0, -1,
+  145,0,1,0,0, 145,0,2,0,0, 145,0,1,0,0, -3, 145,0,-6,13,0, 157,0,-1,-5,4323,4453,4523,41,
+  153,0,0,0,6,9,-4482, 269,0,15605,-4416, 141,0,140,0, 141,0,-131,0, 141,0,2258,0, 141,0,-2119,0,
+  141,0,729,0, 141,0,-874,0, 141,0,872,0, 141,0,-782,0, 141,0,1252,0, 141,0,5063,0, 141,0,2403,0,
+  141,0,-1079,0, 141,0,-1292,0, 141,0,10921,0, 141,0,-15026,0, 141,0,3782,0, 141,0,581,0,
+  141,0,-289,0, 141,0,4661,0, 141,0,-9521,0, 141,0,7788,0, 141,0,6696,0, 141,0,-4932,0,
+  141,0,-9897,0, 141,0,-977,0, 141,0,1433,0, 141,0,1770,0, 141,0,7037,0, 141,0,-10210,0,
+  141,0,15814,0, 141,0,-14707,0, 141,0,9753,0, 141,0,-10844,0, 141,0,13017,0, 141,0,9,0,
+  133,21799, 133,2349, 133,1803, 133,5640, 1165,-31551,-33183,28, 137,-30,-35, 137,0,1, -7,
+  137,1,-9, 137,0,1, -4, 133,4301, 133,2, 133,1, 133,2, 133,1, -1, 133,2, -1, 133,1, 133,2, 133,1,
+  -3, 137,-18,4396, 137,2,0, 137,1,0, 137,2,0, 137,1,0, -1, 137,2,0, -1, 137,1,0, 137,2,0,
+  137,1,0, -3, 149,-4,0,4466,-18,-5, 145,-2,13,-172,116, 137,-1,0, 261,15605, 133,140, 133,-131,
+  133,2258, 133,-2119, 133,729, 133,-874, 133,872, 133,-782, 133,1252, 133,5063, 133,2403,
+  133,-1079, 133,-1292, 133,10921, 133,-15026, 133,3782, 133,581, 133,-289, 133,4661, 133,-9521,
+  133,7788, 133,6696, 133,-4932, 133,-9897, 133,10020, 133,-1185, 133,-7108, 133,14070,
+  133,-16191, 133,582, 133,6520, 133,11037, 133,-18676, 133,648, 133,6602, 133,-7513, 133,35,
+  133,-34, 133,4059, 133,-2547, 133,-184, 133,2140, 133,-49, 133,7037, 133,-10210, 133,15814,
+  133,-14707, 133,1480, 137,-22761,-4408, 137,0,1, -2, 137,1,-9, 137,0,1, -8, 137,1,-9,
+  137,-4,26328, 137,1,0, -7, 141,-8,-26328,22013, 141,0,1,0, -1, 137,23,53, 141,29,11,-26273,
+  137,0,-28, 141,-25,-2,-35, 133,12374, 133,2, -3, 133,1, 133,2, -10, 133,3, 133,2, -2, 133,1, -4,
+  133,3, -4, 133,1, -3, 133,2, -2, 133,1, -4, 133,2, 133,1, -2, 277,-80,12411,12374,8072,8031,
+  145,0,28,59,-91, 149,0,8,3,-7,-38, 141,0,9,19, 149,2,-49,8,21,-9, 141,0,40,-50, 141,2,-74,50,
+  153,2,16,-68,77,47,12400, 145,0,67,-4,0, 141,2,-9,14, 141,0,9,39, 141,1,-88,10,
+  145,0,69,-39,-52, 145,0,4,39,52, 145,0,-84,3,-9, 145,0,0,6,-21, 145,2,0,-72,-69, 145,0,0,32,99,
+  145,0,76,31,0, 153,0,-76,1,-61,-47,99, 137,0,84, 153,0,0,-60,-38,80,-28, 153,0,0,50,99,-33,11,
+  149,0,0,14,-57,0, 145,2,-84,-6,29, 153,0,0,0,0,0,8, 153,0,82,-46,-71,-36,-6, 145,0,2,65,52,
+  141,2,15,-67, 141,2,-17,17, 145,0,17,17,-51, 145,2,-88,-44,81, 149,0,79,18,17,60,
+  149,2,-9,50,-77,-71, 141,4,9,-50, 141,0,0,7, 145,4,-90,52,10, 141,7,0,-69, 141,2,0,52, 137,0,90,
+  137,2,-37, 141,4,-11,-35, 141,1,-31,-4, 153,0,-10,56,2,90,-37, 145,0,0,0,9, 149,0,-1,0,40,-8,
+  153,3,1,-90,-51,-35,35, 145,0,0,13,50, 141,0,0,4, 141,0,-1,56, 153,3,8,-2,-40,0,-82,
+  145,0,2,19,5, 153,0,-10,-57,-17,-33,82, 141,0,80,48, 149,3,-58,-52,69,68, 141,0,-21,-2,
+  145,0,0,14,-42, 141,0,81,-7, 145,0,-81,47,-25, 149,0,0,9,-2,-82, 145,0,-1,0,8,
+  149,3,1,-88,52,47, 145,0,-1,71,-43, 137,0,90, 149,0,-89,8,0,-47, 141,0,98,-8, 141,0,0,8,
+  145,3,-88,-68,37, 141,0,0,60, 141,0,31,-28, 141,0,40,-32, 149,0,8,8,-6,90, 145,1,-68,54,12,
+  137,0,59, 153,0,0,-30,-90,9,0, 141,2,-63,-54, 149,0,0,0,47,-9, 145,0,81,47,35, 145,3,0,0,-82,
+  141,0,0,35, 141,2,-90,8, 145,4,33,-43,82, 137,0,38, 145,1,-23,-46,17, 149,0,42,59,-99,-8,
+  137,1,-28, 153,0,19,-13,24,-82,8, 141,3,-48,0, 137,-12479,16374, 137,1,0, -8,
+  141,-8,-28809,16369, 141,0,1,0, -8, 141,1,-9,0, 141,0,1,0, -3, 141,54,28,-28760, 137,-4,17,
+  137,-35,-12, 141,33,12,17, 137,13,-11, 137,1,13, 137,-12,10, 141,0,0,-64, 141,0,0,1,
+  137,-27,-24, 137,24106,25019, 137,1978,-3460, 137,-3334,5847, 137,3303,344,
+  145,540,-3500,20199,18573, 137,-26554,-24270, 137,-2,0, 137,846,0, 137,-847,0, 137,-2,0,
+  137,-32,1, 137,2,0, 137,-6,0, 141,28,31,-20142, 145,8,2,-11,-30930, 137,5,-29, 137,-2,0,
+  137,846,0, 137,0,33, 137,-847,0, 137,-2,0, 137,-35,19, 141,35,-50,25, 141,-30,0,0, 141,-6,0,0,
+  141,13,0,0, 137,872,36, 137,-847,0, 137,-9,0, 137,7,0, 137,-5,1, 137,8,0, 137,846,0, 137,-847,0,
+  137,-10,0, 137,8,0, 141,2,0,-72, 141,-10,0,0, 137,10,-59, 141,-2,59,0, 141,2,0,1, 141,-10,0,0,
+  137,10,-58, 141,-2,58,0, 141,2,8616,64, 145,0,0,0,-58, 137,-29,-8628, 141,27,-17,-18,
+  141,-30,0,0, 141,-6,0,0, 141,43,17,3, 149,0,0,0,8675,-12326, 153,0,0,0,0,0,-12481, 137,-2,18,
+  137,-2,0, 137,846,0, 137,-847,0, 137,3,-29, 137,-2,0, 137,846,0, 137,-847,0, 137,-2,0,
+  137,-30,0, 137,35,1, 137,-2,0, 137,846,0, 137,-847,0, 137,-2,0, 137,-30,0, 137,30,850,
+  137,-30,0, 145,20,-891,9,-8679, 137,-31,67, 137,33,-14, 137,0,1, 145,-32,8625,-2,57,
+  141,0,-8614,-61, 137,33,-45, 137,-29,55, 137,33,-24, 137,-32,-17, 137,33,30, 137,-30,-35,
+  137,0,2, 137,32,39, 137,1,-7, 137,0,1, 141,0,1,57, 137,0,9, 137,1,-22, 141,0,7,5, 141,0,6,0,
+  137,-29,-39, 145,32,-26,1,-57, 141,-32,34,-32, 137,0,2, 137,35,32, 137,-32,4, 137,4,-20,
+  141,-1,8627,32, 141,-21,0,0, 137,-16,17360, 137,1,0, -7, 141,-8,-26037,25976, 141,0,1,0, -8,
+  141,1,-9,0, 141,0,1,0, -8, 141,1,-9,0, 141,0,1,0, 141,52,48,-25977, 3755653,995, 133,2,
+  27013,41763, 17413,-42569, 133,45, 110981,42452, 133,1040, 133,-43212, 133,43239, 2543750,-7946,
+  134,-9556, 134,10198, 134,-514, 134,-7671, 134,-8351, 134,1459, 134,19383, 134,0, 134,-17995,
+  134,14464, 134,-15434, 134,961, 134,2222, 134,5235, 134,2332, 134,1722, 134,379, 134,318,
+  134,1943, 134,-9869, 134,793, 134,958, 134,773, 134,4191, 134,3373, 134,2183, 134,-19311,
+  134,1267, 134,6031, 134,1815, 134,5138, 134,6129, 134,-16590, 134,4763, 134,5602, 134,919,
+  134,-9883, 134,7951, 134,1607, 134,-10581, 134,2125, 134,1619, 134,1426, 134,7634, 134,-16712,
+  134,561, 134,295, 134,4582, 134,1551, 134,1853, 134,1239, 134,2330, 134,1541, 134,86, 134,1939,
+  134,2371, 134,1085, 134,651, 134,-9582, 134,243, 134,1057, 134,1577, 134,3899, 134,2939,
+  134,-5033, 134,-12791, 134,1573, 134,7516, 134,1054, 134,-3612, 134,1640, 134,5112, 134,2613,
+  134,-15903, 134,906, 134,3505, 134,967, 134,309, 134,3616, 134,264, 134,6164, 134,-17273,
+  134,11705, 134,-11951, 134,-16, 134,10320, 134,930, 134,1587, 134,4740, 134,-2805, 134,-10417,
+  134,1843, 134,8444, 134,-15557, 134,3502, 134,1067, 134,4981, 134,489, 134,-8793, 134,9700,
+  134,-10556, 134,4074, 134,-4508, 134,7871, 134,-1876, 134,6058, 134,-10591, 134,1179, 134,7843,
+  134,3400, 134,1633, 134,-7920, 134,9206, 134,-9000, 134,-2442, 134,8167, 134,-8005, 134,4549,
+  134,-9911, 134,699, 134,96, 134,5816, 134,5222, 134,1416, 134,2147, 134,1789, 134,-16090,
+  134,333, 134,1329, 134,1401, 134,1753, 134,2617, 134,2348, 134,7299, 134,1213, 134,1069, 134,55,
+  134,-19507, 134,5163, 134,1201, 134,9195, 134,-12526, 134,796, 134,112, 134,666, 134,2697,
+  134,550, 134,832, 134,1345, 134,1066, 134,635, 134,3767, 134,-2616, 134,2869, 134,807,
+  134,-16691, 134,140, 134,538, 134,7179, 134,6138, 134,488, 134,-11233, 134,300, 134,902,
+  134,2099, 134,4240, 134,-2249, 134,-9361, 134,2069, 134,1262, 134,467, 134,610, 134,5014,
+  134,183, 134,2865, 134,172, 134,4590, 134,1218, 134,82, 134,208, 134,-18573, 134,10787,
+  134,6150, 134,1284, 134,-13783, 134,-4699, 134,596, 134,2836, 134,81, 134,2394, 134,1129,
+  134,1996, 134,1140, 134,3770, 134,2944, 134,3857, 134,-14597, 134,12198, 134,-17317, 134,5362,
+  134,120, 134,1358, 134,347, 134,1389, 134,336, 134,786, 134,1189, 134,6990, 134,-18161,
+  134,4289, 134,13386, 134,-17997, 134,3310, 134,4305, 134,8512, 134,-12191, 134,441, 134,1747,
+  134,2928, 134,8959, 134,-17501, 134,486, 134,2134, 134,2478, 134,315, 134,346, 134,1085,
+  134,1825, 134,476, 134,2455, 134,2390, 134,18, 134,2283, 134,1302, 134,-17315, 134,7035,
+  134,-6813, 134,7603, 134,712, 134,4450, 134,4265, 134,1460, 134,584, 134,-14088, 134,1588,
+  134,5149, 134,-1821, 134,85, 134,370, 134,-2514, 134,-551, 134,6847, 134,-15512, 134,13430,
+  134,-12540, 134,-51, 134,3231, 134,1069, 134,6659, 134,-8529, 134,4505, 134,-1642, 134,10375,
+  134,-1775, 134,3585, 134,-3266, 134,-10936, 134,-3475, 134,1152, 390,666, 262,3610, 390,-5270,
+  134,8524, 134,928, 134,626, 134,34, 134,7, 134,42, 134,7623, 134,-6808, 134,767, 262,1621,
+  262,1254, 390,1344, 134,197, 518,2034, 134,13, 134,44, 134,1164, 134,-3286, 134,1497,
+  134,-18185, 134,313, 134,102, 134,380, 134,27, 134,109, 134,588, 134,105, 134,98, 134,472,
+  134,104, 134,956, 134,10, 134,1062, 134,212, 134,38, 134,100, 134,861, 134,147, 134,175,
+  134,500, 134,1266, 134,163, 134,264, 134,588, 134,189, 134,503, 134,1135, 134,173, 134,11,
+  134,-1, 134,8, 134,6, 134,7, 134,48, 134,1, 134,178, 134,65, 134,319, 134,564, 134,21, 134,56,
+  134,305, 134,147, 134,488, 134,140, 134,0, 134,478, 134,1209, 134,134, 134,363, 134,56, 134,410,
+  134,53, 134,686, 134,130, 134,1707, 134,284, 134,60, 134,-14278, 134,123513, 134,-114902,
+  390,-13298, 134,911, 134,-77, 134,-488, 134,453, 134,59, 134,327, 134,51, 134,675, 134,-72,
+  134,68, 134,73, 134,632, 134,89, 134,145, 134,16, 134,270, 134,198, 134,938, 134,7, 134,144,
+  134,68, 134,299, 134,118, 134,-70, 134,134, 134,-46, 134,146, 134,66, 134,400, 134,88, 134,54,
+  134,260, 134,286, 134,163, 134,4, 134,59, 134,1059, 134,65, 134,391, 134,410, 134,-16, 134,87,
+  134,252, 134,336, 134,1593, 134,-1394, 134,122, 134,123, 134,327, 134,149, 134,53, 134,226,
+  134,2, 134,171, 134,17, 134,25, 134,86, 134,-10, 134,396, 134,485, 134,271, 134,187, 134,224,
+  134,153, 134,330, 134,199, 134,845, 134,157, 134,906, 134,456, 134,69, 134,16, 134,297, 134,57,
+  134,-45, 134,54, 134,-3, 134,-17, 134,76, 134,81, 134,382, 134,560, 134,314, 134,295, 134,221,
+  134,1030, 134,103, 134,115, 134,133, 134,36, 134,12, 134,48, 134,727, 134,1162, 134,100526,
+  134,-6, 134,2961, 134,-129080, 134,1147, 134,33, 134,135696, 134,2695, 134,8707, 134,-122768,
+  134,75, 5001,-40744,5, 137,0,3, -1, 141,0,-6,-3, 141,0,0,3, 137,13,14, 137,0,0, 1673,1281,1282,
+  137,0,-17, 137,0,6, 137,10,11, 137,-10,-9, 778,101,71, 266,25,3, 133,-16, 133,-18, 133,3, 133,1,
+  133,7, 133,1, -1, 133,11, 133,2, 133,-1471, 138,1470,10, 138,0,1, 138,62816,-1, 138,0,1,
+  138,-62841,-11, 138,0,1, 138,0,4, 138,1,0, -5, 266,2,0, 138,1,0, -3, 266,2,0, -1, 138,1,0,
+  266,2,0, 138,1,0, 266,2,0, 138,1,0, -3, 138,-21,-3, 138,-4,6, 138,10,0, 138,9,0, 137,-20,29,
+  133,161, 133,0, 133,10, 133,0, -2, 133,3, 133,0, -2, 133,2, 133,0, -2, 133,-6, 133,0, -2, 133,5,
+  133,0, -2, 133,-6, 133,0, -2, 133,43, 133,0, -2, 133,2, 133,0, -2, 133,-34, 133,0, -2, 133,-1,
+  133,0, -2, 133,3, 133,0, -2, 133,1, 133,0, -2, 133,6, 133,0, 133,-1, 133,0, 133,2, 133,0,
+  133,-6, 133,0, 133,16, 133,0, 133,-7, 133,0, 133,24, 133,0, -2, 133,6, 133,0, -2, 133,4, 133,0,
+  -2, 133,-2, 133,0, -2, 133,9, 133,0, 133,1, 133,0, -2, 137,26,120, 137,0,0, 133,-20, 133,0, -2,
+  133,-3, 133,0, -2, 133,20, 133,0, 137,0,0, -1, 4357,-37, 133,0, -2, 133,26, 133,0, 133,-1,
+  133,0, 133,2, 133,0, 137,-1,32, 133,4, 133,0, 133,-6, 133,0, 133,4, 133,0, 133,7, 133,0, -2,
+  133,-135, 133,0, 141,1,-32,1467, 141,0,0,0, 141,0,0,174, 141,0,0,0, 141,0,0,-141, 141,0,0,0,
+  141,0,0,127, 141,0,0,0, 141,0,0,-1, 141,0,0,0, 141,0,0,2, 141,0,0,0, 141,0,0,8, 141,0,0,0, -1,
+  141,0,0,-135, 141,0,0,0, -1, 133,130, 133,0, -2, 141,-130,0,-29, 141,0,0,1, 141,0,0,24,
+  141,0,0,4, 141,0,0,1, 137,-34,-40, 137,0,1, -1, 137,0,23, 137,0,4, 137,0,1, 137,2,-30, 137,0,1,
+  -1, 137,0,23, 137,0,4, 137,0,1, 137,1,-30, 137,0,25, 137,0,4, 137,0,1, 137,1,-29, 137,0,24,
+  137,1,-25, 137,0,25, 137,1,-25, 137,0,1, 137,0,24, 137,5,-25, 137,0,1, -1, 137,0,23, 137,2,-24,
+  137,0,24, 137,1,-25, 137,0,1, -1, 137,0,23, 137,1,-24, 137,0,24, 137,1,0, 137,1,-25, 137,0,25,
+  137,1,-25, 137,0,25, 137,7,-25, 137,0,1, -1, 137,0,23, 137,0,4, 137,0,1, 137,1,-29, 137,0,24,
+  137,0,4, 137,0,1, 137,1,-35, 137,0,5, 137,0,1, -1, 137,0,22, 137,0,1, 137,0,4, 137,0,1,
+  137,1,-30, 137,0,1, -1, 137,0,23, 137,0,4, 137,0,1, 137,1,-30, 137,0,1, -1, 137,0,23, 137,0,4,
+  137,0,1, 137,1,-30, 137,0,1, -1, 137,0,23, 137,0,4, 137,0,1, 137,1,-30, 137,0,25, 137,0,4,
+  137,0,1, 137,3,-30, 137,0,1, -1, 137,0,23, 137,0,4, 137,0,1, 137,-26,38, 137,1,0, 137,24,0,
+  141,-1577,-36,7, 141,0,1,0, -3, 141,0,1,31, 141,1578,3,-63, 141,0,0,1, 141,0,0,19, 141,0,0,1,
+  141,0,0,3, 141,0,0,1, 137,-34,-35, 137,0,1, 137,0,19, 137,0,1, 137,0,3, 137,0,1, 137,2,-25,
+  137,0,1, 137,0,19, 137,0,1, 137,0,3, 137,0,1, 137,1,-25, 137,0,1, 137,0,19, 137,0,1, 137,0,3,
+  137,0,1, 137,22,-1, 137,0,1, 137,1,-1, 137,0,1, 137,1,-35, 137,0,29, 137,0,1, 137,0,4, 137,0,1,
+  137,1,-5, 137,0,4, 137,0,1, 137,1,-35, 137,0,30, 137,1,-20, 137,0,1, 137,0,19, 137,0,1, 137,0,3,
+  137,0,1, 137,3,38, 137,1,-63, 137,0,1, 137,0,19, 137,0,1, 137,0,3, 137,0,1, 141,0,10,-30,
+  141,0,0,1, -1, 141,0,0,23, 141,0,0,2, 137,-34,-40, 137,0,1, -1, 137,0,23, 137,0,2, 137,2,-27,
+  137,0,1, -1, 137,0,23, 137,0,2, 137,1,-2, 137,1,-24, 137,0,24, 137,1,-25, 137,0,25, 137,1,-25,
+  137,0,25, 137,5,-25, 137,0,1, -1, 137,0,23, 137,2,-24, 137,0,1, 137,0,23, 137,1,-25, 137,0,1,
+  -1, 137,0,23, 137,1,-24, 137,1,24, 137,1,-25, 137,0,25, 137,1,-25, 137,0,25, 137,7,-25, 137,0,1,
+  -1, 137,0,23, 137,1,-24, 137,0,24, 137,1,-25, 137,0,1, -1, 137,0,22, 137,0,1, 137,1,-25,
+  137,0,1, -1, 137,0,23, 137,0,2, 137,1,-27, 137,0,1, -1, 137,0,23, 137,1,-25, 137,0,1, -1,
+  137,0,23, 137,0,2, 137,1,-27, 137,0,25, 137,0,43, 137,3,-68, 137,0,1, -1, 137,0,23, 137,0,2,
+  141,0,13,-2, 141,0,0,2, 137,-34,-15, 137,0,2, 137,2,-2, 137,0,2, 137,1,-2, 137,0,2, 137,8,-2,
+  137,0,2, 137,1,-2, 137,0,2, 137,15,-3, 137,0,1, 137,1,0, 137,2,0, 137,0,2, 137,4,-2, 137,0,2,
+  141,-10,7,10, 141,0,1,0, -1, 137,-9,-7, 137,0,1, 137,2,-1, 137,0,1, 137,1,-1, 137,0,1,
+  137,-7,-1, 137,0,1, 137,1,-1, 137,0,1, 137,-7,-1, 137,0,1, 137,-1,-1, 137,0,1, 137,2,-1,
+  137,0,1, 137,7,-1, 137,0,1, 137,1,-1, 137,0,1, 137,-2,-30, 137,0,1, -1, 137,0,23, 137,0,-20,
+  137,-1,0, 137,2,0, 137,1,0, 137,1,24, 137,0,1, 137,2,-1, 137,0,1, 137,1,-1, 137,0,1, 137,-7,-1,
+  137,0,1, 137,1,-1, 137,0,1, 137,-7,-1, 137,0,1, 137,-1,-1, 137,0,1, 137,2,-1, 137,0,1, 137,7,-1,
+  137,0,1, 137,1,-1, 137,0,1, 137,-2,-30, 137,0,1, -1, 137,0,23, 137,0,-20, 137,-1,0, 137,2,0,
+  137,1,0, 137,-2,-5, 137,0,1, -1, 137,0,23, 137,-1,2, 137,1,0, 137,3,-2, 137,-4,-25, 137,0,1, -1,
+  137,1,-2, 137,0,1, -1, 137,3,23, 137,1,0, 137,-17,6, 137,0,0, 2445,3,-31,-12, 141,0,1,-25,
+  141,0,0,0, 141,0,0,25, 141,0,1,0, 141,0,23,-25, 141,0,0,1, -1, 141,2,0,-1, 141,0,0,0,
+  141,1,0,29, 141,0,0,-1, 141,6,-24,-29, 141,0,-1,1, 141,0,0,28, 141,0,25,-28, 141,0,0,0,
+  141,0,0,-1, 141,0,0,25, 141,0,0,0, 141,2,-24,-24, 141,0,0,0, 141,0,24,24, 141,-1,-24,0,
+  141,0,0,0, 141,0,-1,5, 141,0,25,-28, 141,0,0,0, 141,0,0,23, 141,0,0,0, 141,2,-24,4, 141,0,1,-4,
+  141,0,0,0, 141,1,23,-24, 141,0,0,0, 141,0,0,24, 141,0,0,5, 141,2,-25,-5, 141,0,25,0, 141,0,0,0,
+  141,0,0,4, 141,1,0,-4, 141,0,0,5, 141,0,0,-1, 141,7,-23,-4, 141,0,0,0, 141,1,23,-24, 141,0,0,24,
+  141,2,-24,0, 141,0,0,5, 141,0,0,-1, 141,0,-1,-29, 141,0,0,0, 141,0,2,25, 141,0,0,0,
+  141,0,23,-24, 141,0,0,0, 141,1,-24,-1, 141,0,0,25, 141,0,0,5, 141,0,-1,-29, 141,0,0,24,
+  141,0,2,-25, 141,0,0,25, 397,0,-2,-23, 141,2,25,-2, 141,0,0,25, 141,-1,-24,0, 141,0,0,4,
+  141,0,-1,-4, 141,0,0,0, 141,0,0,4, 141,0,25,1, 141,0,0,-1, 141,4,0,-4, 141,0,0,0, 141,-34,-23,5,
+  141,2,-2,0, 141,0,0,-1, 141,0,2,1, 141,0,0,-1, 141,0,23,1, 141,0,0,-1, 141,2,0,1, 141,0,-24,-1,
+  141,0,24,0, 141,7,-23,0, 141,2,-1,1, 141,-1,0,0, 141,2,0,0, 141,14,-1,0, 141,0,25,0,
+  141,6,-24,0, 141,0,-1,0, 141,0,25,0, 141,-5,0,0, 141,-3,0,0, 141,4,-24,0, 141,-4,24,-29,
+  141,2,-24,24, 141,-11,24,5, 141,10,0,0, 141,3,-25,-29, 141,-1,2,29, 141,-1,-2,-5, 141,-1,25,0,
+  141,1,-25,0, 141,2,0,-24, 141,-26,1,29, 141,1,-1,0, 141,24,0,0, 141,-4,25,0, 141,-25,-24,0,
+  141,27,24,-5, 141,-10,-25,0, 141,-4,25,0, 141,-2,-23,5, 141,19,-2,0, 5261,-17,24,136,
+  141,13,0,0, 145,-27,0,-142,1561, 145,0,-1,-28,-22, 145,30,-22,29,-2, 145,-16,23,-12,22,
+  145,-4,-17,15,-1, 145,8,17,2,3, 145,15,-17,-6,-2, 141,-19,17,5,
+  201,0,0,0,-1573,1460,1554,1563,1607,32,1593,1604,1610,1607,32,1608,1587,1604,1605,
+  161,-9,0,-1577,1548,29,-29,0,0, 145,5,136,1543,24, 2565,-1541, 133,12245, 133,1, 133,-12232,
+  133,1, 133,-26, 133,30, 133,12247, 133,1, 141,-12265,-1694,-1529, 2953,0,0, 133,8166, 133,-1,
+  133,-8116, 133,0, 133,-55, 133,1, 133,82, 133,2, 133,12183, 133,1, 133,-5, 133,1, 133,-7, 133,1,
+  133,-3, 133,1, 133,3, 133,1, -2, 389,-12212, 133,2, 137,-61,727, 137,0,0, -2, 133,63, 133,0, -1,
+  133,-51, 133,12245, 133,-12243, 261,13, 133,-1, 133,5, 133,-30, 133,8179, 133,-8172, 133,1,
+  133,82, 133,2, 133,12183, 133,1, 133,-12274, 133,3, 133,4, 133,1, 133,2, 133,15, 133,2, 133,-1,
+  261,31, 133,-56, 133,1, 133,27, 649,-32,838, 137,1568,0, 137,-1568,1, 265,0,1, -1, 137,1568,0,
+  137,-1568,1, 137,1568,0, 137,-1568,1, 137,1568,0, 137,-1568,1, 137,1568,0, 137,-1568,1,
+  137,1568,0, 133,-31, 137,6,1, 137,0,0, 137,0,1, 137,0,0, 137,33,0, 137,0,0, 137,-33,1, 137,0,0,
+  137,35,-1, 137,0,0, -2, 133,-35, 133,0, 133,1, 133,0, -2, 133,1, 133,0, 133,1, 133,0, -2, 133,1,
+  133,0, -2, 133,1, 133,0, -2, 133,1, 133,0, -2, 133,1, 133,0, -2, 133,1, 133,0, 133,1, 133,0,
+  133,1, 133,0, 133,1, 133,0, 133,1, 133,0, -2, 133,1, 133,0, -2, 133,1, 133,0, -2, 133,1, 133,0,
+  -2, 133,1, 133,0, -2, 133,1, 133,0, -2, 133,1, 133,0, -2, 133,1, 133,0, -2, 133,7, 133,0, -2,
+  133,1, 133,0, -2, 133,1, 133,0, -2, 133,1, 133,0, -2, 133,1, 133,0, -2, 133,1, 133,0, -2, 133,1,
+  133,0, -2, 133,1, 133,0, 133,1, 133,0, 133,1, 133,0, -2, 141,-6,-45,1573, 141,0,0,0, 141,0,0,1,
+  141,0,0,0, 141,0,0,1, 141,0,0,0, 137,0,0, -1, 645,-1571, 133,1, -92, 133,10503, 133,1, 133,1660,
+  133,10, 133,1, 133,-12, 133,250, 133,-9, 133,-81, 133,2, -3, 133,58, 133,2, -1, 133,-36, 133,57,
+  133,-90, 133,2, -3, 133,1, 133,2, -10, 133,3, 133,2, -2, 133,1, -4, 133,3, -4, 133,1, -3, 133,2,
+  -2, 133,1, -4, 133,2, 133,4, 133,-90, 133,1, 133,-7994, 133,-96, 133,1, 133,169, 133,-168,
+  133,170, 133,1, 133,-170, 133,1, -1, 133,171, 133,1, -4, 133,-155, 133,-20, 133,1, -1, 133,25,
+  133,-24, 133,1, -8, 517,79, 133,1, -4, 389,1, 133,1, -4, 389,1, 133,1, -4, 389,1, 133,1, -1,
+  517,-4307, 133,1, 133,9, 137,-140,-803, 133,134, 133,-1, 133,8196, 261,1113, 133,-882, 133,1,
+  -2, 133,1037, 133,43, 546312,60110,69046, 264,2,0, 1928,10,0, 16776,140,109, 136,1,0,
+  69128,533,535, 136,0,25, 46984,370,355, 136,0,-10, 264,0,13, 32264,255,242, 136,1,0,
+  6148490,48030,48054, 138,1,0, 138,7,9, 138,0,1, -3, 11146,90,-13, 138,1,0, 138,1,9, 138,1,0,
+  138,-1,1, 138,1,0, 73733,-119163, 133,1, -24, 133,7, 133,1, -24, 133,-57, 133,1, -24, 133,7,
+  133,1, -5, 261,2, 133,1, -16, 133,-57, 133,1, -24, 133,7, 133,1, -24, 133,-57, 261,2, 133,1,
+  389,3, -1, 133,1, 389,3, 133,1, -2, 261,2, 133,1, -6, 133,7, 133,1, -2, 261,2, -1, 133,1, -5,
+  261,2, 133,1, -9, 133,-57, 133,1, -24, 133,7, 133,1, -24, 133,-57, 133,1, 261,2, 133,1, -2,
+  389,3, 133,1, -6, 261,2, 133,1, -5, 261,8, 133,1, -24, 133,-57, 133,1, 261,2, 133,1, -2, 261,2,
+  133,1, -3, 261,2, 517,4, 133,1, -5, 261,8, 133,1, -24, 133,-57, 133,1, -24, 133,7, 133,1, -24,
+  133,-57, 133,1, -24, 133,7, 133,1, -24, 133,-57, 133,1, -24, 133,7, 133,1, -24, 133,-57, 133,1,
+  -24, 133,7, 133,1, -24, 133,-57, 133,1, -24, 133,7, 133,1, -24, 133,-57, 133,1, -24, 133,7,
+  133,1, -24, 133,183, 133,262, 389,346, 133,1, -15, 133,-9, 133,11, 133,1, -5, 133,7774,
+  133,-7766, 133,1, -23, 133,7737, 133,-7757, 133,3, 133,2, 133,12, 133,-5, 133,-1, 133,-47,
+  133,1, -15, 133,-9, 133,11, 133,1, -5, 133,7774, 133,-7766, 133,1, -23, 133,7737, 133,-7757,
+  133,3, 133,2, 133,12, 133,-5, 133,-1, 133,-47, 133,1, -15, 133,-9, 133,11, 133,1, -5, 133,7774,
+  133,-7766, 133,1, -23, 133,7737, 133,-7757, 133,3, 133,2, 133,12, 133,-5, 133,-1, 133,-47,
+  133,1, -15, 133,-9, 133,11, 133,1, -5, 133,7774, 133,-7766, 133,1, -23, 133,7737, 133,-7757,
+  133,3, 133,2, 133,12, 133,-5, 133,-1, 133,-47, 133,1, -15, 133,-9, 133,11, 133,1, -5, 133,7774,
+  133,-7766, 133,1, -23, 133,7737, 133,-7757, 133,3, 133,2, 133,12, 133,-5, 133,-1, 133,28, 133,1,
+  389,-941, 133,1, -8, 133,-9, 133,1, -8, 133,-9, 133,1, -8, 133,-9, 133,1, -8, 133,-9, 133,1, -8,
+  721029,1518, 133,1, 133,4, 133,3, 261,25, 133,-22, 133,-5, 133,10, 133,19, 133,-7, 133,1, -2,
+  133,-19, 133,6, 133,8, 133,-12, 133,13, 133,-17, 133,3, 133,-10, 133,1, 133,3, 133,2, 133,6,
+  133,2, -1, 133,52, 133,76, 133,-25, 133,-50, 261,-71, 133,4, 261,27, 389,-26, 261,29, 133,-7,
+  133,1, -2, 133,-19, 133,6, 133,8, 133,-12, 133,13, 261,-14, 133,-10, 133,1, 133,3, 261,8, 261,4,
+  901,-14, 645,1, 261,29, 261,-6, 261,2, 133,-19, 133,6, 261,-4, 133,13, 261,-14, 389,-6, 261,8,
+  261,4, 261,128, 261,-75, 261,-71, 133,4, 261,27, 389,-26, 133,10, 133,19, 133,-7, 261,2, 133,1,
+  133,-19, 133,6, 133,8, 133,-12, 133,13, 261,-14, 133,-10, 133,1, 133,3, 261,8, 133,2, -1,
+  133,52, 261,51, 261,-122, 133,1, 133,4, 133,3, 133,24, 133,1, 133,-22, 133,-5, 133,10, 133,19,
+  261,-6, 133,1, -1, 133,-19, 133,6, 133,8, 133,-12, 133,13, 133,-17, 133,3, 133,-10, 133,1,
+  133,3, 133,2, 133,6, 133,2, -1, 773,-18, 133,4, 133,3, 261,25, 133,-22, 133,-5, 133,10, 133,19,
+  261,-6, 133,1, -1, 133,-19, 133,6, 133,8, 133,-12, 133,13, 133,-17, 133,3, 133,-10, 133,1,
+  133,3, 133,2, 133,6, 133,2, -1, 74377,-1546,-119105, 137,0,-2, 137,1,0, -8, 781,-17,21,-1580,
+  141,0,1,0, -24, 141,12268,-7,12268, 133,-12241, 133,15, 137,-15,-15, 137,20,22, 261,-22, 133,1,
+  -24, 137,-18,-4, 137,5,0, 137,6,-18, 137,0,15, 141,-3,-3,-12223, 137,7,-13, 3465,-10,0, 137,0,1,
+  4745,-9,6, 14345,12343,12289, 137,56,104, 133,2, 1797,12694, 133,-1780, 133,-1931,
+  137,-8966,-26, 133,7622, 133,2702, 133,12489, 133,-12474, 133,-2693, 133,6012, 133,2817,
+  133,-2952, 133,-4940, 133,3391, 133,-3583, 133,5155, 133,-5011, 133,11045, 133,-2083, 133,6026,
+  133,-13241, 133,-1207, 133,6875, 133,-3199, 133,192, 133,-5461, 133,9, 133,16961, 133,-12900,
+  133,-4025, 133,1478, 133,3860, 133,10857, 133,-11037, 133,5934, 133,249, 133,-9842, 133,6776,
+  133,-1911, 133,-1, 133,3627, 133,-8897, 133,836, 133,15255, 653,-24889,13971,12223,
+  141,0,-6435,0, 141,0,131,0, 141,0,3325,0, 141,0,5424,0, 141,0,-3686,0, 141,0,5252,0,
+  141,0,-9210,0, 141,0,4730,0, 1029,12163, 133,-2984, 8574854,-1458, 134,-5, 134,9, 134,111329,
+  134,-111042, 134,78, 134,13, 134,71, 134,120, 134,31, 134,78, 134,-24, 134,-7217, 134,119196,
+  134,-111853, 134,7, 134,16, 134,19, 134,111525, 134,-118883, 134,7342, 134,38, 134,111550,
+  134,-111540, 134,13, 134,-728, 134,736, 134,9, 134,147498, 134,-147434, 134,14, 134,-7460,
+  134,7516, 134,11, 134,44, 134,5, 134,-7522, 134,7602, 134,2, 134,27, 134,22, 134,11, 134,1,
+  134,17, 134,50, 134,8, 134,9, 134,25, 134,10, 134,2, 134,0, -1, 134,112301, 134,-104892,
+  134,-7334, 134,21, 134,112516, 134,-112504, 134,6, 134,21, 134,152, 134,-102, 134,16, 134,32,
+  134,58, 134,84, 134,26, 134,67, 134,16, 134,33, 134,0, 134,21, 134,18, 134,8, 134,15, 134,340,
+  134,-272, 134,273, 134,-198, 134,35, 134,-1133, 134,1767, 134,-288, 134,38, 134,25, 134,-130,
+  134,167, 134,-1, 134,123, 134,113720, 134,-113650, 134,5, 134,15, 134,20, 134,8, 134,64,
+  134,113990, 134,66, 134,-113918, 134,47, 134,12, 134,-79, 134,142, 134,-9080, 134,14, 134,9228,
+  134,54, 134,0, 134,114314, 134,-114181, 134,21, 134,15, 134,12, 134,114469, 134,-114457, 134,7,
+  134,845, 134,-817, 134,-9377, 134,9439, 134,14, 134,82, 134,-51, 134,115031, 134,-114849,
+  134,114851, 134,-114808, 134,-3, 134,17, 134,101, 134,1, 134,-9651, 134,9678, 134,43, 134,21,
+  134,44, 134,-9735, 134,125217, 134,-125191, 134,9780, 134,3, -1, 134,20, 134,148680,
+  134,-148628, 134,115763, 134,0, 134,-106800, 134,-8927, 134,0, 134,-9819, 134,129521, 134,12066,
+  134,-131704, 134,9, 134,-9864, 134,9911, 134,51, 134,10, 134,34, 134,136, 134,-10055, 134,-30,
+  134,10104, 134,116288, 134,-116237, 134,129, 134,4, 134,2, 134,-2, 134,46, 134,20, 134,36,
+  134,-14, 134,11, 134,47, 134,20, 134,4, 134,26, 134,11, 134,66, 134,84, 134,35, 134,124,
+  134,116668, 134,-116687, 134,-65, 134,108, 134,27, 134,97, 134,116749, 134,-116687, 134,-93,
+  134,-28, 134,-10619, 134,10811, 134,21, 134,31, 134,-38, 134,-10763, 134,10979, 134,29,
+  134,117406, 134,-117287, 134,277, 134,-175, 134,-11056, 134,11128, 134,-11145, 134,-36,
+  134,5806, 134,3, 134,5483, 134,-100, 134,6673, 134,-15572, 134,9022, 134,4, 134,6, 134,61,
+  134,-11, 134,117872, 134,-129146, 134,11441, 134,-117, 134,205, 134,51, 134,117736, 134,-117727,
+  134,-111, 134,245, 134,-11639, 134,11685, 134,97, 134,71, 134,190, 134,117755, 134,-117704,
+  134,-11971, 134,12041, 134,118150, 134,-118099, 134,-12038, 134,12068, 134,45, 134,27, 134,1,
+  134,118482, 134,-7554, 134,7663, 134,-118444, 134,118894, 134,-118781, 134,14, 134,-102,
+  134,175, 134,40, 134,57, 134,-54, 134,40, 134,15, 134,13, 134,118681, 134,-118762, 134,251,
+  134,63, 134,-12603, 134,12696, 134,-4, 134,118794, 134,-119000, 134,373, 134,118768, 134,48,
+  134,-118728, 134,115, 134,-27, 134,-3, 134,-12933, 134,12980, 134,51, 134,-6, 134,54,
+  134,103544, 134,-103392, 134,119070, 134,-118983, 134,119311, 134,-119171, 134,13, 134,27,
+  134,119736, 134,-119688, 134,21, 134,119968, 134,223, 134,-119962, 134,17, 134,-13535,
+  134,13561, 134,-13549, 134,0, 134,13711, 134,21, -1, 134,20, 134,69, 134,-13743, 134,13833,
+  134,120594, 134,-120568, 134,120660, 134,-120610, 134,109615, 134,-109455, 134,121233, 134,23,
+  134,140, 134,-135240, 134,12, 134,14060, 134,121343, 134,-1, 134,39, 134,26, 134,-121365, 134,1,
+  134,0, 134,43, 134,-14097, 134,14162, 134,-14149, 134,80, 134,136071, 134,-121807, 134,62,
+  134,64, 134,-14313, 134,136515, 134,-122064, 134,122180, 134,43, 134,-122166, 134,92,
+  134,-14524, 134,14609, 134,10, 134,5, 134,122669, 134,299, 134,0, 134,-122809, 134,-14572,
+  134,137641, 134,-122853, 134,3, 134,-14754, 134,137817, 134,-122798, 134,-14898, 134,14920,
+  134,-5, 134,29, 134,123526, 134,-123427, 134,-14946, 134,15046, 134,59, 134,67, 134,-15121,
+  134,138996, 134,31, 134,-138990, 134,139136, 134,-123743, 134,123844, 134,-123817, 134,101,
+  134,11, 134,124117, 134,73, 134,-124099, 134,124232, 134,-124216, 134,111343, 134,-126858,
+  134,15581, 134,81, 134,-15608, 134,15667, 134,-9865, 134,134386, 134,14, 134,-13346, 134,9,
+  134,-111003, 134,3, 134,3482, 134,-19251, 134,15910, 134,-6, 134,18, 134,-12266, 134,12286,
+  134,2, 134,10, 134,41, 134,125014, 134,-125015, 134,56, 134,70, 134,74, 134,-138, 134,154,
+  134,42, 134,112, 134,-260, 134,119, 134,2, 134,16, 134,125018, 134,309, 134,-150, 134,-141226,
+  134,16326, 134,2, 134,35, 134,126644, 134,-126566, 134,125384, 134,-141775, 134,4, 134,141904,
+  134,289, 134,-142183, 134,16613, 134,12, 134,11, 134,2, 134,64, 134,-33, 134,134, 134,-44,
+  134,151, 134,-81, 134,67, 134,27, 134,-16815, 134,16906, 134,32, 134,-16904, 134,16999, 134,3,
+  134,126468, 134,-126352, 134,7, 134,-17065, 134,17093, 134,-21567, 134,148467, 134,184,
+  134,-144040, 134,9, 134,17369, 134,77, 134,157, 134,203, 134,127059, 134,-126973, 134,22,
+  134,90, 134,92, 134,127416, 134,-30507, 134,-96825, 134,-15, 134,52, 134,97006, 134,-96778,
+  134,100, 134,128666, 134,27, 134,-128345, 134,93, 134,32, 134,128541, 134,-128531, 134,285,
+  134,159, 134,1, 134,-92, 134,381, 134,28, 134,128997, 134,-128623, 134,-19446, 134,19490,
+  134,128960, 134,-148369, 134,19677, 134,-14609, 134,14705, 134,129570, 134,213, 134,-149420,
+  134,8, 134,19818, 134,130090, 134,-149848, 134,149988, 134,-130187, 134,0, 134,30, 134,130445,
+  134,-130260, 134,-19887, 134,19958, 134,126, 134,27, 134,60, 134,-20016, 134,151394,
+  134,-131102, 134,302, 134,189, 134,-20527, 134,31, 134,20602, 134,131943, 134,-152534,
+  134,152589, 134,265, 134,131, 134,-132054, 134,-20837, 134,20899, 134,5, 134,7, 134,10, 134,7,
+  134,37, 134,132805
+};
+
+/* What the tables say of 256 code points. */
+typedef struct tfpi_unicode_page {
+  uint8_t set[256], order[256]; /* tfpi_char_set; canonical combining class */
+  uint16_t lower[256], map[256]; /* low half of the lower case; place in maps; 0: none */
+} tfpi_unicode_page;
+typedef struct tfpi_unicode {
+  tfpi_unicode_page *page[0xF00]; /* all share one where there is nothing to say */
+  uint32_t *maps;                 /* length*4 + kind, then the code points */
+  uint32_t pair[2048][3];         /* hash table: first, second, what they compose to; 0 empty */
+} tfpi_unicode;
+typedef enum tfpi_char_set {
+  TFPI_SET_NONE,
+  TFPI_SET_CONTROL,     /* Cc, Cf and Co, for BERT's clean_text (which spares tab, LF, CR) */
+  TFPI_SET_MARK,        /* Mn, which BERT's strip_accents removes */
+  TFPI_SET_PUNCTUATION, /* P, and all of ASCII's signs, as BERT splits them */
+  TFPI_SET_OTHER_MARK   /* Mc, Me, and Mn added in 2016: StripAccents removes these as well */
+} tfpi_char_set;
+enum { TFPI_NFD = 0, TFPI_NFC = 1, TFPI_NFKD = 2, TFPI_NFKC = 3 }; /* 1: composed, 2: compatible */
+enum { TFPI_DECOMPOSE_MAX = 18 }; /* code points that one may become; 4 without compatible ones */
+
+/* The page of c, made if there is none; c < 0xF0000. NULL without memory. */
+static tfpi_unicode_page *tfpi_unicode_make(tfpi_arena *arena, tfpi_unicode *u, uint32_t c) {
+  if (u->page[c >> 8] == u->page[0xEFF]) /* which is the empty one */
+    u->page[c >> 8] = (tfpi_unicode_page *)tfpi_new(arena, 1, sizeof **u->page);
+  return u->page[c >> 8];
+}
+
+TFPI_INLINE uint32_t *tfpi_unicode_pair(tfpi_unicode *u, uint32_t a, uint32_t b) {
+  uint32_t h = (a * 0x9E3779B1u ^ b * 0x85EBCA6Bu) >> 21;
+  while (u->pair[h][0] && (u->pair[h][0] != a || u->pair[h][1] != b)) h = (h + 1) & 2047;
+  return u->pair[h];
+}
+
+/* Decodes the decompositions, and enters the pairs that compose. */
+static void tfpi_unicode_open_maps(tfpi_arena *arena, tfpi_unicode *u) {
+  const int32_t *word = NULL, *t = tfpi_unicode_maps;
+  const int32_t *end = t + TFPI_COUNT(tfpi_unicode_maps);
+  uint32_t last[32] = {0}, c = 0, n = 1; /* place 0 says that there is none */
+  int32_t again = 0;
+  while (again || t < end) {
+    tfpi_unicode_page *page;
+    int i, length;
+    if (!again && *t < 0) again = -*t++;
+    if (again) again--;
+    else word = t, t += 1 + (*t >> 2 & 31);
+    c += (uint32_t)*word >> 7;
+    length = *word >> 2 & 31;
+    page = tfpi_unicode_make(arena, u, c);
+    if (!page) return;
+    page->map[c & 255] = (uint16_t)n;
+    u->maps[n++] = (uint32_t)*word & 127;
+    for (i = 0; i < length; i++) u->maps[n++] = last[i] += (uint32_t)word[i + 1];
+    if ((*word & 3) == 0 && length == 2) {
+      uint32_t *pair = tfpi_unicode_pair(u, last[0], last[1]);
+      pair[0] = last[0], pair[1] = last[1], pair[2] = c;
+    }
+  }
+}
+
+/* The tables, ready to use; NULL (and an error) without memory. About 400 KB. */
+static TFPI_UNUSED tfpi_unicode *tfpi_unicode_new(tfpi_arena *arena) {
+  tfpi_unicode *u = (tfpi_unicode *)tfpi_new(arena, 1, sizeof *u);
+  tfpi_unicode_page *page = (tfpi_unicode_page *)tfpi_new(arena, 1, sizeof *page);
+  uint32_t c = 0, n;
+  int i;
+  if (!u || !page) return NULL;
+  for (i = 0; i < TFPI_COUNT(u->page); i++) u->page[i] = page;
+  u->maps = (uint32_t *)tfpi_new(arena, 1 << 16, sizeof *u->maps);
+  for (i = 0; i < TFPI_COUNT(tfpi_unicode_sets); i += 2)
+    for (c += tfpi_unicode_sets[i], n = tfpi_unicode_sets[i + 1] >> 3; n && page; n--, c++)
+      if ((page = tfpi_unicode_make(arena, u, c)) != NULL)
+        page->set[c & 255] = (uint8_t)(tfpi_unicode_sets[i + 1] & 7);
+  for (c = 0, i = 0; i < TFPI_COUNT(tfpi_unicode_order); i += 2)
+    for (c += tfpi_unicode_order[i], n = tfpi_unicode_order[i + 1] >> 8; n && page; n--, c++)
+      if ((page = tfpi_unicode_make(arena, u, c)) != NULL)
+        page->order[c & 255] = (uint8_t)tfpi_unicode_order[i + 1];
+  for (c = 0, i = 0; i < TFPI_COUNT(tfpi_unicode_lower); i += 4) {
+    const int32_t *run = tfpi_unicode_lower + i;
+    c += (uint32_t)run[0];
+    for (n = (uint32_t)run[1]; n && page; c += --n ? (uint32_t)run[2] : 0)
+      if ((page = tfpi_unicode_make(arena, u, c)) != NULL)
+        page->lower[c & 255] = (uint16_t)(c + (uint32_t)run[3]);
+  }
+  if (page && u->maps) tfpi_unicode_open_maps(arena, u);
+  return arena->ctx->status ? NULL : u;
+}
+
+/* The set that c is in. Planes 15 and 16 are for private use. */
+TFPI_INLINE tfpi_char_set tfpi_unicode_set(const tfpi_unicode *u, uint32_t c) {
+  if (c >= 0xF0000) return (c & 0xFFFF) < 0xFFFE ? TFPI_SET_CONTROL : TFPI_SET_NONE;
+  return (tfpi_char_set)u->page[c >> 8]->set[c & 255];
+}
+TFPI_INLINE int tfpi_unicode_order_of(const tfpi_unicode *u, uint32_t c) {
+  return c < 0x300 || c >= 0xF0000 ? 0 : u->page[c >> 8]->order[c & 255];
+}
+
+/* White_Space, as every version of Unicode has it since 6.3. */
+static TFPI_UNUSED int tfpi_is_white(uint32_t c) {
+  if (c < 128) return c == ' ' || (c >= 9 && c <= 13);
+  return c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 ||
+         c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+}
+
+/* The lower case of c, without regard to what is around it: 1 or, for U+0130, 2 code points. */
+static TFPI_UNUSED int tfpi_unicode_lower_of(const tfpi_unicode *u, uint32_t c, uint32_t out[2]) {
+  uint32_t low;
+  out[0] = c;
+  if (c == 0x130) {
+    out[0] = 'i', out[1] = 0x307;
+    return 2;
+  }
+  low = c < 0xF0000 ? u->page[c >> 8]->lower[c & 255] : 0;
+  if (low) out[0] = (c & ~(uint32_t)0xFFFF) | low;
+  return 1;
+}
+
+/* All that c becomes, in at most TFPI_DECOMPOSE_MAX code points; how many. */
+static int tfpi_decompose(const tfpi_unicode *u, uint32_t c, int form, uint32_t *out) {
+  const uint32_t *map;
+  int i, n = 0, length;
+  out[0] = c;
+  if (c >= 0xAC00 && c < 0xD7A4) { /* Hangul: 19 first, 21 middle, 27 or no last consonants */
+    c -= 0xAC00;
+    out[0] = 0x1100 + c / 588, out[1] = 0x1161 + c / 28 % 21, out[2] = 0x11A7 + c % 28;
+    return c % 28 ? 3 : 2;
+  }
+  if (c < 0xA0 || c >= 0xF0000 || !u->page[c >> 8]->map[c & 255]) return 1;
+  map = u->maps + u->page[c >> 8]->map[c & 255];
+  if ((*map & 3) == 1 && !(form & TFPI_NFKD)) return 1;
+  length = (int)(*map >> 2);
+  for (i = 1; i <= length; i++) n += tfpi_decompose(u, map[i], form, out + n);
+  return n;
+}
+
+/* The one code point that a and b compose to; 0 if there is none. */
+static uint32_t tfpi_compose(const tfpi_unicode *u, uint32_t a, uint32_t b) {
+  if (a >= 0x1100 && a < 0x1113 && b >= 0x1161 && b < 0x1176)
+    return 0xAC00 + ((a - 0x1100) * 21 + (b - 0x1161)) * 28;
+  if (a >= 0xAC00 && a < 0xD7A4 && (a - 0xAC00) % 28 == 0 && b > 0x11A7 && b < 0x11C3)
+    return a + (b - 0x11A7);
+  return b < 0x300 ? 0 : tfpi_unicode_pair((tfpi_unicode *)(uintptr_t)u, a, b)[2];
+}
+
+static void tfpi_marks_reverse(uint32_t *c, int32_t *at, int64_t i, int64_t end) {
+  for (end--; i < end; i++, end--) {
+    const uint32_t x = c[i];
+    c[i] = c[end], c[end] = x;
+    if (at) {
+      const int32_t y = at[i];
+      at[i] = at[end], at[end] = y;
+    }
+  }
+}
+
+/* Merges two runs in order, [a,m) and [m,n), by turning parts round: no memory, and a text of marks
+ * alone costs no square of its length. Equals keep their order. */
+static void tfpi_marks_merge(const tfpi_unicode *u, uint32_t *c, int32_t *at, int64_t a, int64_t m,
+                             int64_t n) {
+  int64_t low, high, i, j;
+  const int left = m - a > n - m;
+  int k;
+  if (a == m || m == n ||
+      tfpi_unicode_order_of(u, c[m - 1]) <= tfpi_unicode_order_of(u, c[m]))
+    return;
+  i = (a + m) / 2, j = (m + n) / 2; /* the middle of the longer; its place in the other */
+  k = tfpi_unicode_order_of(u, c[left ? i : j]);
+  for (low = left ? m : a, high = left ? n : m; low < high;) {
+    const int64_t middle = (low + high) / 2;
+    const int order = tfpi_unicode_order_of(u, c[middle]);
+    if (order < k || (!left && order == k)) low = middle + 1;
+    else high = middle;
+  }
+  if (left) j = low;
+  else i = low, j++;
+  tfpi_marks_reverse(c, at, i, m);
+  tfpi_marks_reverse(c, at, m, j);
+  tfpi_marks_reverse(c, at, i, j);
+  m = i + j - m - !left; /* where the middle one is now, for good */
+  tfpi_marks_merge(u, c, at, a, i, m);
+  tfpi_marks_merge(u, c, at, m + 1, j, n);
+}
+static void tfpi_marks_sort(const tfpi_unicode *u, uint32_t *c, int32_t *at, int64_t a, int64_t n) {
+  const int64_t m = (a + n) / 2;
+  if (n - a < 2) return;
+  tfpi_marks_sort(u, c, at, a, m);
+  tfpi_marks_sort(u, c, at, m, n);
+  tfpi_marks_merge(u, c, at, a, m, n);
+}
+
+/* Composes c[0,n) in place; at may be NULL. Returns how many are left. */
+static int64_t tfpi_compose_all(const tfpi_unicode *u, uint32_t *c, int32_t *at, int64_t n) {
+  int64_t i, out = 0, starter = -1;
+  int last = 0; /* class of the one before, where that is no starter */
+  for (i = 0; i < n; i++) {
+    const int order = tfpi_unicode_order_of(u, c[i]);
+    if (starter >= 0 && (out == starter + 1 || last < order)) {
+      const uint32_t whole = tfpi_compose(u, c[starter], c[i]);
+      if (whole) {
+        c[starter] = whole;
+        continue;
+      }
+    }
+    if (!order) starter = out;
+    last = order;
+    if (at) at[out] = at[i];
+    c[out++] = c[i];
+  }
+  return out;
+}
+
+/* in[0,n) in one of the four normal forms. at: NULL, or where each comes from (a byte, say); then
+ * out_at gets the same for what goes out: parts have the origin of the whole, and a whole that of
+ * its first part. Room for n*TFPI_DECOMPOSE_MAX is always enough, n*4 without TFPI_NFKD's bit.
+ * A text may be cut before any starter (class 0) for NFD and NFKD, and before ASCII for all forms.
+ * Returns how many code points go out; -1 if there are more than max on the way. */
+static TFPI_UNUSED int64_t tfpi_normal_form(const tfpi_unicode *u, const uint32_t *in,
+                                            const int32_t *at, int64_t n, int form, uint32_t *out,
+                                            int32_t *out_at, int64_t max) {
+  int64_t i, made = 0, marks = 0; /* of made, so many at the end are marks */
+  if (!at) out_at = NULL;
+  for (i = 0; i <= n; i++) {
+    uint32_t part[TFPI_DECOMPOSE_MAX];
+    const int parts = i == n ? 0 : tfpi_decompose(u, in[i], form, part);
+    int k;
+    if (made + parts > max) return -1;
+    for (k = 0; k < parts; k++) {
+      if (tfpi_unicode_order_of(u, part[k])) marks++;
+      else {
+        if (marks > 1) tfpi_marks_sort(u, out, out_at, made - marks, made);
+        marks = 0;
+      }
+      if (out_at) out_at[made] = at[i];
+      out[made++] = part[k];
+    }
+  }
+  if (marks > 1) tfpi_marks_sort(u, out, out_at, made - marks, made);
+  return form & TFPI_NFC ? tfpi_compose_all(u, out, out_at, made) : made;
+}
+
+/* Where \w of the reference's patterns (Rust's: letters, marks, decimal digits, connectors) is not
+ * the same as "letter, number or mark" by the tables here: code points up to the next change, in
+ * turn from the same to the other and back. Made by tests/unicode/make.py --words. */
+static const uint16_t tfpi_word_flips[340] = {
+  95,1, 82,2, 5,1, 2,3, 1854,1, 153,9, 42,10, 288,6, 4,1, 251,6, 85,1, 28,6, 120,3, 17,1, 55,1,
+  59,7, 116,1, 12,1, 58,2, 27,7, 17,9, 8,1, 312,1, 19,1, 91,10, 1077,20, 920,1, 218,10, 21,1,
+  458,1, 228,16, 552,1, 254,5, 529,2, 49,2, 19,1, 27,1, 3,6, 6,10, 198,16, 41,1, 726,60, 26,52,
+  0,22, 630,30, 1385,1, 1172,4, 138,10, 30,8, 1,15, 32,10, 39,15, 30060,1, 3,6, 201,1, 21811,2,
+  24,3, 239,1, 455,45, 65,4, 17,2, 341,27, 36,4, 1332,8, 25,7, 39,9, 75,5, 22,6, 160,2, 2,16,
+  2,46, 64,9, 52,2, 30,3, 75,5, 104,8, 24,8, 41,7, 330,6, 36,4, 65,5, 242,31, 44,2, 79,4, 29,10,
+  31,11, 0,4, 45,4, 63,7, 134,20, 10,1, 2,2, 77,1, 130,2, 130,1, 4,2, 17,20, 76,1, 249,1, 124,9,
+  1,1, 2,1, 1,4, 1,5, 1,1, 14,2, 123,1, 731,2, 240,15, 175,9, 61,6, 1,2, 2,4, 1,1, 1,2, 141,7,
+  2,7, 3,1, 28,10, 40,7, 1,4, 8,1, 9,11, 46,16, 448,19, 196,6, 3,1, 1,2, 1,7, 1,1, 66,5, 1,2, 1,5,
+  347,4, 9,2, 1,1, 48,7, 3,5, 23,1, 101,21, 5227,1, 6,15, 11464,18, 2603,7, 798,23, 184,1, 47,9,
+  92,1, 11,2, 24334,46, 2,23, 889,20, 12,20, 108,25, 3350,1, 160,7, 375,1, 61,4, 508,4, 254,2,
+  727,9, 929,59, 1,3, 1,4, 76,45, 1,15, 962,13, 35,26, 6,26, 6,26
+};
+
+/* ---- memory that grows ---- */
+
+/* Room for `need` bytes; the first `keep` stay. */
+static tfp_status tfpi_grown_to(tfp_ctx *ctx, tfpi_grown *g, int64_t keep, int64_t need) {
+  tfpi_arena *fresh;
+  void *at;
+  int64_t room = g->room + g->room / 2;
+  if (need <= g->room) return TFP_OK;
+  if (room < need) room = need;
+  if (room < 1024) room = 1024;
+  fresh = tfpi_arena_borrow(ctx);
+  if (!fresh) return ctx->status;
+  if (tfpi_take(fresh, (size_t)room, TFPI_META, &at)) {
+    tfpi_arena_return(fresh);
+    return ctx->status;
+  }
+  if (keep) memcpy(at, g->at, (size_t)keep);
+  if (g->arena) tfpi_arena_return(g->arena);
+  g->arena = fresh, g->at = (char *)at, g->room = room;
+  return TFP_OK;
+}
+static void tfpi_grown_free(tfpi_grown *g) {
+  if (g->arena) tfpi_arena_return(g->arena);
+  memset(g, 0, sizeof *g);
+}
+static void tfpi_room_free(tfpi_room *r) {
+  tfpi_grown_free(&r->text);
+  tfpi_grown_free(&r->align);
+}
+
 /* ---- making one ---- */
 
 static tfp_tokenizer *tfpi_tokenizer_new(tfp_ctx *ctx, int64_t cap) {
@@ -13448,7 +14534,8 @@ static tfp_tokenizer *tfpi_tokenizer_new(tfp_ctx *ctx, int64_t cap) {
   tok->arena = arena;
   tok->scratch = tfpi_arena_borrow(ctx);
   tok->cap = cap;
-  tok->unk = -1;
+  tok->unk = tok->trie_prefix = -1;
+  tok->prefix = tok->suffix = "";
   while (slots < 2 * cap) slots *= 2;
   tok->index_mask = (uint64_t)slots - 1;
   tok->tokens = (tfpi_token *)tfpi_new(tok->arena, cap, sizeof *tok->tokens);
@@ -13463,8 +14550,13 @@ static tfp_tokenizer *tfpi_tokenizer_new(tfp_ctx *ctx, int64_t cap) {
 }
 
 TFP_API void tfp_tokenizer_free(tfp_tokenizer *tok) {
+  int i;
   if (!tok) return;
   while (tok->encoders) tfp_encoder_free(tok->encoders);
+  for (i = 0; i < TFPI_STAGES_MAX; i++) tfpi_room_free(&tok->pre_room[i]);
+  for (i = 0; i < 2; i++) tfpi_room_free(&tok->norm_room[i]), tfpi_grown_free(&tok->tokens_of[i]);
+  for (i = 0; i < 4; i++) tfpi_grown_free(&tok->decoded[i]);
+  tfpi_grown_free(&tok->points);
   if (tok->scratch) tfpi_arena_return(tok->scratch);
   tfpi_arena_return(tok->arena);
 }
@@ -13527,14 +14619,12 @@ static tfp_status tfpi_token_add(tfp_tokenizer *tok, int64_t id, const char *a, 
   return TFP_OK;
 }
 
-/* What a token stands for in a text: with a ByteLevel decoder its characters are bytes, unless one
- * of them is outside that alphabet. */
-static tfp_status tfpi_token_raw(tfp_tokenizer *tok, tfpi_token *t) {
+/* Bytes of a token with a ByteLevel decoder: its characters are those, unless one of them is outside
+ * that alphabet. */
+static tfp_status tfpi_token_raw_bytes(tfp_tokenizer *tok, tfpi_token *t) {
   const char *s = t->text, *end = s + t->text_n;
   char *out;
   int32_t n = 0;
-  t->raw = t->text, t->raw_n = t->text_n;
-  if (tok->decoder != TFPI_DECODE_BYTES) return TFP_OK;
   while (s < end) {
     const uint32_t c = tfp_utf8_next(&s, end);
     if (c >= (uint32_t)TFPI_COUNT(tok->char_byte) || tok->char_byte[c] < 0) return TFP_OK;
@@ -13545,6 +14635,34 @@ static tfp_status tfpi_token_raw(tfp_tokenizer *tok, tfpi_token *t) {
   t->raw = out, t->raw_n = n;
   for (s = t->text; s < end; out++) *out = (char)tok->char_byte[tfp_utf8_next(&s, end)];
   *out = 0;
+  return TFP_OK;
+}
+
+/* What a token stands for in a text: signs for blanks become these, a prefix goes. */
+static tfp_status tfpi_token_raw(tfp_tokenizer *tok, tfpi_token *t) {
+  const tfpi_stage_spec *st = tok->decs.n ? &tok->decs.at[0] : NULL;
+  const char *sign = NULL;
+  int32_t i, sign_n = 0, n = 0;
+  char *out;
+  t->raw = t->text, t->raw_n = t->text_n;
+  if (tok->decoder == TFPI_DECODE_BYTES) return tfpi_token_raw_bytes(tok, t);
+  if (tok->decoder != TFPI_DECODE_LIST || !st || t->flags & TFPI_IS_ADDED) return TFP_OK;
+  if (st->kind == TFPI_DEC_WORDPIECE && st->from_n && t->text_n > st->from_n &&
+      !memcmp(t->text, st->from, (size_t)st->from_n))
+    t->raw += st->from_n, t->raw_n -= st->from_n;
+  if (st->kind == TFPI_DEC_METASPACE) sign = st->to, sign_n = st->to_n;
+  if (st->kind == TFPI_DEC_REPLACE && !st->flag[0] && st->to_n == 1 && st->to[0] == ' ')
+    sign = st->from, sign_n = st->from_n;
+  if (!sign || t->text_n < sign_n) return TFP_OK;
+  out = tfpi_tokenizer_bytes_new(tok, (size_t)t->text_n + 1);
+  if (!out) return tok->ctx->status;
+  for (i = 0; i < t->text_n; n++) {
+    const int is = t->text_n - i >= sign_n && !memcmp(t->text + i, sign, (size_t)sign_n);
+    out[n] = is ? ' ' : t->text[i];
+    i += is ? sign_n : 1;
+  }
+  out[n] = 0;
+  t->raw = out, t->raw_n = n;
   return TFP_OK;
 }
 
@@ -13743,6 +14861,131 @@ static tfp_status tfpi_index_symbols(tfp_tokenizer *tok) {
   return TFP_OK;
 }
 
+/* ---- a trie of all tokens, for WordPiece and Unigram ---- */
+
+typedef struct tfpi_twig { int32_t child, next, id, slot; uint8_t byte; } tfpi_twig;
+
+/* All tokens as a tree of nodes with their children in a list; how many nodes, 0 without memory. */
+static int64_t tfpi_twigs(tfp_tokenizer *tok, tfpi_arena *work, tfpi_twig **out) {
+  int64_t i, bytes = 1, n = 1;
+  int32_t k;
+  tfpi_twig *t;
+  for (i = 0; i < tok->size; i++)
+    if (tok->tokens[i].text && tok->tokens[i].flags & TFPI_IN_MODEL) bytes += tok->tokens[i].text_n;
+  if (bytes > INT32_MAX / 8) {
+    tfpi_fail(tok->ctx, TFP_ERR_UNSUPPORTED, "tokenizer: the tokens have %i bytes in all", bytes);
+    return 0;
+  }
+  t = *out = (tfpi_twig *)tfpi_new(work, bytes, sizeof *t);
+  if (!t) return 0;
+  t[0].id = -1;
+  for (i = 0; i < tok->size; i++) {
+    const tfpi_token *token = &tok->tokens[i];
+    int32_t at = 0;
+    if (!token->text || !(token->flags & TFPI_IN_MODEL) || !token->text_n) continue;
+    for (k = 0; k < token->text_n; k++) {
+      const uint8_t byte = (uint8_t)token->text[k];
+      int32_t *next = &t[at].child;
+      while (*next && t[*next].byte != byte) next = &t[*next].next;
+      if (!*next) t[n].byte = byte, t[n].id = -1, *next = (int32_t)n++;
+      at = *next;
+    }
+    t[at].id = (int32_t)i;
+  }
+  return n;
+}
+
+/* A base from which all children of a node fall on free places. After many tries, the end. */
+static int64_t tfpi_trie_base(const tfpi_twig *t, int32_t child, const tfpi_trie_node *node,
+                              int64_t *from, int64_t end) {
+  int64_t at;
+  int32_t c;
+  int tries = 0, low = 255;
+  for (c = child; c; c = t[c].next)
+    if (t[c].byte < low) low = t[c].byte;
+  while (*from < end && node[*from].check >= 0) ++*from;
+  for (at = *from > low ? *from : low; at < end && tries < 256; at++) {
+    if (node[at].check >= 0) continue;
+    tries++;
+    for (c = child; c && (at - low + t[c].byte >= end || node[at - low + t[c].byte].check < 0);)
+      c = t[c].next;
+    if (!c) return at - low;
+  }
+  if (tries == 256) *from += 256; /* what is free there is hard to use */
+  return end > low ? end - low : 0;
+}
+
+/* The tree as a double array, breadth first. */
+static tfp_status tfpi_index_trie(tfp_tokenizer *tok) {
+  tfpi_arena *work = tfpi_arena_borrow(tok->ctx);
+  tfpi_twig *t = NULL;
+  const int64_t n = work ? tfpi_twigs(tok, work, &t) : 0;
+  int32_t *queue = n ? (int32_t *)tfpi_new(work, n, sizeof *queue) : NULL;
+  tfpi_grown g;
+  int64_t done, waiting = 1, end = 1, from = 1, i;
+  memset(&g, 0, sizeof g);
+  for (done = 0; queue && done < waiting && !tok->ctx->status; done++) {
+    const int32_t slot = t[queue[done]].slot, child = t[queue[done]].child;
+    tfpi_trie_node *node;
+    int64_t base, old = g.room / (int64_t)sizeof *node;
+    int32_t c;
+    if (tfpi_grown_to(tok->ctx, &g, g.room, (end + 1024) * (int64_t)sizeof *node)) break;
+    node = (tfpi_trie_node *)(void *)g.at;
+    for (; old < g.room / (int64_t)sizeof *node; old++)
+      node[old].check = node[old].id = -1, node[old].base = 0;
+    if (!done) node[0].check = 0;
+    node[slot].id = t[queue[done]].id;
+    if (!child) continue;
+    base = tfpi_trie_base(t, child, node, &from, end);
+    node[slot].base = (int32_t)base;
+    for (c = child; c; c = t[c].next) {
+      t[c].slot = (int32_t)(base + t[c].byte);
+      node[t[c].slot].check = slot;
+      if (t[c].slot >= end) end = t[c].slot + 1;
+      queue[waiting++] = c;
+    }
+    if (end > INT32_MAX / 16) tfpi_fail(tok->ctx, TFP_ERR_UNSUPPORTED, "tokenizer: too many tokens");
+  }
+  tok->n_trie = end + 256; /* so that base+byte is always inside */
+  tok->trie = (tfpi_trie_node *)tfpi_new(tok->arena, tok->n_trie, sizeof *tok->trie);
+  if (!tok->ctx->status && queue) {
+    memcpy(tok->trie, g.at, (size_t)end * sizeof *tok->trie);
+    for (i = end; i < tok->n_trie; i++) tok->trie[i].check = tok->trie[i].id = -1;
+  }
+  tfpi_grown_free(&g);
+  if (work) tfpi_arena_return(work);
+  return tok->ctx->status;
+}
+
+/* The node that byte c leads to from node p; -1 if there is none. */
+TFPI_INLINE int32_t tfpi_trie_step(const tfp_tokenizer *tok, int32_t p, char c) {
+  const int32_t next = tok->trie[p].base + (unsigned char)c;
+  return tok->trie[next].check == p && next ? next : -1;
+}
+
+/* What the short way does not have, into the hash. */
+static uint64_t tfpi_stages_mix(const tfp_tokenizer *tok, uint64_t h) {
+  const tfpi_stages *list[3];
+  int64_t i, k;
+  const int64_t more[3] = {tok->model, tok->affixed, tok->max_word_chars};
+  list[0] = &tok->norms, list[1] = &tok->pres, list[2] = &tok->decs;
+  for (i = 0; i < 3; i++)
+    for (k = 0; k < list[i]->n; k++) {
+      const tfpi_stage_spec *st = &list[i]->at[k];
+      h = tfp_hash(h, &st->kind, (int64_t)sizeof st->kind);
+      h = tfp_hash(h, st->flag, (int64_t)sizeof st->flag);
+      h = tfp_hash(h, st->from ? st->from : "", st->from_n);
+      h = tfp_hash(h, st->to ? st->to : "", st->to_n);
+    }
+  h = tfp_hash(h, more, (int64_t)sizeof more);
+  h = tfp_hash(h, tok->prefix, tok->prefix_n);
+  h = tfp_hash(h, tok->suffix, tok->suffix_n);
+  if (tok->fallback) h = tfp_hash(h, tok->fallback, 256 * (int64_t)sizeof *tok->fallback);
+  if (tok->charsmap.blob) h = tfp_hash(h, tok->charsmap.blob, tok->charsmap.n_blob);
+  if (tok->scores) h = tfp_hash(h, tok->scores, tok->size * (int64_t)sizeof *tok->scores);
+  return h;
+}
+
 static uint64_t tfpi_tokenizer_mix(const tfp_tokenizer *tok) {
   const int32_t how[9] = {
       (int32_t)tok->pre,  tok->byte_level,       tok->add_prefix_space, tok->unk,   tok->fuse_unk,
@@ -13759,10 +15002,97 @@ static uint64_t tfpi_tokenizer_mix(const tfp_tokenizer *tok) {
   for (i = 0; i < tok->n_merges; i++) h = tfp_hash(h, &tok->merges[i], 8);
   for (i = 0; i < tok->n_added; i++) {
     const int32_t a[4] = {tok->added[i].id, tok->added[i].lstrip, tok->added[i].rstrip,
-                          tok->added[i].normalized};
+                          tok->added[i].normalized + 2 * tok->added[i].single_word};
     h = tfp_hash(h, a, (int64_t)sizeof a);
   }
-  return h;
+  return tok->plain ? h : tfpi_stages_mix(tok, h);
+}
+
+/* Are the stages those of the short way? Sets tok->pre and tok->plain, or lists the stages where a
+ * tokenizer was made without a list. */
+static void tfpi_short_way(tfp_tokenizer *tok) {
+  const tfpi_stage_spec *last = tok->pres.n ? &tok->pres.at[tok->pres.n - 1] : NULL;
+  const tfpi_stage_spec *first = &tok->pres.at[0];
+  if (!last && tok->byte_level) { /* made here: GPT-2's words, or bytes as they come */
+    tfpi_stage_spec *st = &tok->pres.at[tok->pres.n++];
+    st->kind = TFPI_CUT_BYTES;
+    st->flag[0] = tok->add_prefix_space, st->flag[1] = tok->trim_offsets;
+    st->flag[2] = tok->pre == TFPI_PRE_GPT2;
+    last = st;
+  }
+  if (!tok->decs.n && (tok->decoder == TFPI_DECODE_BYTES || tok->decoder == TFPI_DECODE_FUSE)) {
+    tfpi_stage_spec *st = &tok->decs.at[tok->decs.n++];
+    st->kind = tok->decoder == TFPI_DECODE_BYTES ? TFPI_DEC_BYTES : TFPI_DEC_FUSE;
+    st->flag[0] = st->flag[1] = st->flag[2] = st->kind == TFPI_DEC_BYTES;
+  }
+  tok->plain = tok->model == TFPI_MODEL_BPE && !tok->norms.n;
+  if (!last) tok->pre = TFPI_PRE_WHOLE;
+  else if (tok->pres.n == 1 && last->kind == TFPI_CUT_BYTES)
+    tok->pre = last->flag[2] ? TFPI_PRE_GPT2 : TFPI_PRE_WHOLE;
+  else if (tok->pres.n == 2 && last->kind == TFPI_CUT_BYTES && !last->flag[0] && !last->flag[2] &&
+           first->kind == TFPI_CUT_SPLIT && first->flag[0] == TFPI_ISOLATED && !first->flag[1] &&
+           first->flag[2] == 2)
+    tok->pre = TFPI_PRE_BLOOM;
+  else tok->plain = 0;
+  if (!tok->plain) tok->pre = TFPI_PRE_STAGES;
+}
+
+/* Can a text be cut before a blank behind a letter, and each part be encoded by itself? */
+static void tfpi_find_local(tfp_tokenizer *tok) {
+  const tfpi_stage_spec *st;
+  int i, cuts = 0;
+  tok->local = !tok->plain;
+  for (i = 0; i < tok->pres.n && !cuts; i++) {
+    st = &tok->pres.at[i];
+    cuts = st->kind == TFPI_CUT_BERT || st->kind == TFPI_CUT_SPACES || st->kind == TFPI_CUT_WORDS ||
+           (st->kind == TFPI_CUT_METASPACE && st->flag[1]) ||
+           (st->kind == TFPI_CUT_BYTES && st->flag[2]) ||
+           (st->kind == TFPI_CUT_SPLIT && !st->flag[1] &&
+            (st->flag[2] ? st->flag[0] == TFPI_ISOLATED
+                         : st->flag[0] == TFPI_REMOVED && st->from_n == 1 && st->from[0] == ' '));
+    tok->cut_at_newline = cuts && !i && st->kind != TFPI_CUT_METASPACE &&
+                          st->kind != TFPI_CUT_BYTES && st->kind != TFPI_CUT_SPLIT;
+    if (!cuts && st->kind != TFPI_CUT_DIGITS &&
+        (st->kind != TFPI_CUT_PUNCTUATION || st->flag[0] == TFPI_MERGED_WITH_NEXT))
+      tok->local = 0;
+  }
+  if (!cuts) tok->local = 0;
+  for (i = 0; i < tok->norms.n; i++) {
+    st = &tok->norms.at[i];
+    if (st->kind != TFPI_NORM_REPLACE) continue;
+    if (st->flag[0] ? (st->to_n != 1 || st->to[0] != ' ') &&
+                          (!tok->pres.n || tok->pres.at[0].kind != TFPI_CUT_METASPACE)
+                    : memchr(st->from, ' ', (size_t)st->from_n) != NULL)
+      tok->local = 0;
+  }
+  for (i = 0; i < tok->n_added; i++)
+    if (tok->added[i].normalized && tok->added[i].rstrip && tok->norms.n) tok->local = 0;
+}
+
+
+static tfp_status tfpi_normalize_added(tfp_tokenizer *tok);
+static int tfpi_bert_ascii_of(const tfp_tokenizer *tok, int c);
+static int tfpi_charsmap_keeps(const tfp_tokenizer *tok, int c);
+
+/* The tables of characters that stages need. */
+static tfp_status tfpi_open_stages(tfp_tokenizer *tok) {
+  int i, any = !tok->plain;
+  uint32_t c = 0;
+  for (i = 0; i < tok->n_added; i++) any |= tok->added[i].single_word;
+  if (!any) return TFP_OK;
+  tok->unicode = tfpi_unicode_new(tok->arena);
+  tok->n_flips = TFPI_COUNT(tfpi_word_flips);
+  tok->flips = (uint32_t *)tfpi_new(tok->arena, tok->n_flips, sizeof *tok->flips);
+  if (!tok->unicode || !tok->flips) return tok->ctx->status;
+  for (i = 0; i < tok->n_flips; i++) tok->flips[i] = c += tfpi_word_flips[i];
+  for (i = 0; i < 128; i++) {
+    tok->bert_ascii[i] = (uint8_t)tfpi_bert_ascii_of(tok, i);
+    tok->same_ascii[i] = (uint8_t)tfpi_charsmap_keeps(tok, i);
+    tok->bert_class[i] =
+        tfpi_is_white((uint32_t)i) ? 1
+        : tfpi_unicode_set(tok->unicode, (uint32_t)i) == TFPI_SET_PUNCTUATION ? 2 : 0;
+  }
+  return TFP_OK;
 }
 
 /* Indices, buffers and what follows from the rest. NULL on error, and then tok is freed. */
@@ -13770,28 +15100,40 @@ static tfp_tokenizer *tfpi_tokenizer_ready(tfp_tokenizer *tok) {
   tfp_ctx *ctx = tok->ctx;
   int64_t i, slots = 1024;
   int ordered = 1;
+  tfpi_short_way(tok);
+  tfpi_find_local(tok);
   for (i = 0; i < tok->size && !ctx->status; i++)
     if (tok->tokens[i].text) tfpi_token_raw(tok, &tok->tokens[i]);
-  for (i = tok->n_added - 1; i >= 0; i--) {
+  if (!ctx->status && !tfpi_open_stages(tok)) tfpi_normalize_added(tok);
+  for (i = tok->n_added - 1; i >= 0 && !ctx->status; i--) {
     int32_t *first = &tok->added_first[(unsigned char)tok->added[i].text[0]];
+    tok->any_normalized |= tok->added[i].normalized;
+    if (!tok->added[i].n) continue;
     tok->added[i].next = *first;
     *first = (int32_t)i;
   }
-  if (ctx->status || tfpi_index_symbols(tok) || tfpi_index_merges(tok)) {
-    tfp_tokenizer_free(tok);
-    return NULL;
-  }
+  if (!ctx->status && tok->model == TFPI_MODEL_BPE && !tfpi_index_symbols(tok))
+    tfpi_index_merges(tok);
+  if (!ctx->status && tok->model != TFPI_MODEL_BPE && !tfpi_index_trie(tok))
+    for (i = 0, tok->trie_prefix = 0; i < tok->prefix_n && tok->trie_prefix >= 0; i++)
+      tok->trie_prefix = tfpi_trie_step(tok, tok->trie_prefix, tok->prefix[i]);
   for (i = 0; i < 256; i++) ordered &= tok->byte_id[i] == i;
-  tok->kind = tok->n_merges ? TFP_TOKENIZER_BPE : !tok->byte_level ? TFP_TOKENIZER_CHARS
-              : ordered && tok->pre == TFPI_PRE_WHOLE ? TFP_TOKENIZER_BYTES : TFP_TOKENIZER_BPE;
-  if (tok->n_merges) { /* a cache as large as the vocabulary makes worthwhile */
+  tok->kind = tok->model == TFPI_MODEL_WORDPIECE ? TFP_TOKENIZER_WORDPIECE
+              : tok->model == TFPI_MODEL_UNIGRAM ? TFP_TOKENIZER_UNIGRAM
+              : tok->n_merges                    ? TFP_TOKENIZER_BPE
+              : !tok->byte_level                 ? TFP_TOKENIZER_CHARS
+              : ordered && tok->pre == TFPI_PRE_WHOLE ? TFP_TOKENIZER_BYTES
+                                                      : TFP_TOKENIZER_BPE;
+  if (tok->n_merges || tok->model != TFPI_MODEL_BPE) {
+    /* a cache as large as the vocabulary makes worthwhile */
     while (slots < tok->size / 2 && slots < 32768) slots *= 2;
     tok->cache_mask = (uint64_t)slots - 1;
-    tok->cache = (tfpi_cached *)tfpi_new(tok->arena, slots, sizeof *tok->cache);
-    if (!tok->cache) {
-      tfp_tokenizer_free(tok);
-      return NULL;
-    }
+    if (!ctx->status)
+      tok->cache = (tfpi_cached *)tfpi_new(tok->arena, slots, sizeof *tok->cache);
+  }
+  if (ctx->status) {
+    tfp_tokenizer_free(tok);
+    return NULL;
   }
   tfpi_find_sentinels(tok);
   tok->hash = tfpi_tokenizer_mix(tok);
@@ -13801,7 +15143,8 @@ static tfp_tokenizer *tfpi_tokenizer_ready(tfp_tokenizer *tok) {
 /* What all tokenizers that are made here, not loaded, have in common. */
 static tfp_tokenizer *tfpi_tokenizer_finish(tfp_tokenizer *tok, tfp_special_style style) {
   tok->trim_offsets = 1;
-  tok->decoder = tok->byte_level ? TFPI_DECODE_BYTES : TFPI_DECODE_FUSE;
+  tok->decoder = tok->decs.n        ? TFPI_DECODE_LIST
+                 : tok->byte_level ? TFPI_DECODE_BYTES : TFPI_DECODE_FUSE;
   if (tfpi_added_from_flags(tok)) {
     tfp_tokenizer_free(tok);
     return NULL;
@@ -13952,7 +15295,7 @@ TFP_API tfp_tokenizer_kind tfp_tokenizer_type(const tfp_tokenizer *tok) {
   return tok ? tok->kind : TFP_TOKENIZER_BYTES;
 }
 TFP_API const char *tfp_tokenizer_name(const tfp_tokenizer *tok) {
-  static const char *const names[] = {"bytes", "chars", "bpe"};
+  static const char *const names[] = {"bytes", "chars", "bpe", "wordpiece", "unigram"};
   return tok ? names[tok->kind] : "none";
 }
 TFP_API uint64_t tfp_tokenizer_hash(const tfp_tokenizer *tok) { return tok ? tok->hash : 0; }
@@ -14038,7 +15381,8 @@ static int64_t tfpi_bloom_word(const tfp_tokenizer *tok, const char *s, int64_t 
  * */
 static int64_t tfpi_safe_cut(const tfp_tokenizer *tok, const char *s, int64_t n, int parse) {
   int64_t p;
-  int length, back, i;
+  int length, back, i, k;
+  if (!tok->plain && !tok->local) return 0;
   if (tok->pre == TFPI_PRE_WHOLE && (tok->n_merges || tok->fuse_unk || tok->ignore_merges))
     return 0;
   if (tok->pre == TFPI_PRE_WHOLE && !parse) {
@@ -14046,11 +15390,13 @@ static int64_t tfpi_safe_cut(const tfp_tokenizer *tok, const char *s, int64_t n,
     return p > 0 ? p - 1 : 0; /* before the last character, which may not be complete */
   }
   for (p = n - 1; p > 0; p--) {
-    if (s[p] != ' ' && (s[p] != '\n' || tok->add_prefix_space || tok->pre == TFPI_PRE_BLOOM))
+    if (s[p] != ' ' && (s[p] != '\n' || (tok->plain ? tok->add_prefix_space || tok->pre == TFPI_PRE_BLOOM
+                                                    : !tok->cut_at_newline)))
       continue;
     for (back = 1; back < 4 && back < p && ((unsigned char)s[p - back] & 0xC0) == 0x80; back++)
       continue;
-    if (tfpi_class_at(tok, s + p - back, back, &length) == TFPI_SPACE) continue;
+    k = tfpi_class_at(tok, s + p - back, back, &length);
+    if (k == TFPI_SPACE || (k == TFPI_OTHER && !tok->plain && !tok->cut_at_newline)) continue;
     if (tok->pre == TFPI_PRE_BLOOM && !tfpi_bloom_member(tok, s + p - back, back, &length))
       continue;
     for (i = 0; parse && i < tok->n_added; i++)
@@ -14065,7 +15411,17 @@ static int64_t tfpi_safe_cut(const tfp_tokenizer *tok, const char *s, int64_t n,
 /* ---- the model: a word to ids ---- */
 
 /* Where ids go. types may be NULL; n counts on beyond max. */
-typedef struct tfpi_ids { int32_t *at, *types; int64_t max, n; int32_t type; } tfpi_ids;
+typedef struct tfpi_ids {
+  int32_t *at, *types;
+  int64_t max, n;
+  int32_t type;
+  int parse;         /* added tokens are looked for */
+  tfpi_grown *spans; /* not NULL: tfp_token_span go there, not ids to `at` */
+  int32_t sequence, words;
+  tfpi_align last_span;
+  tfp_status (*word)(void *user, const char *s, int64_t n); /* not NULL: gets words, no ids */
+  void *user;
+} tfpi_ids;
 TFPI_INLINE void tfpi_put_id(tfpi_ids *out, int32_t id) {
   if (out->n < out->max) {
     out->at[out->n] = id;
@@ -14073,6 +15429,20 @@ TFPI_INLINE void tfpi_put_id(tfpi_ids *out, int32_t id) {
   }
   out->n++;
 }
+
+/* The same with its place, where places are wanted. */
+static void tfpi_put_span(tfp_tokenizer *tok, tfpi_ids *out, int32_t id, tfpi_align where) {
+  const int64_t size = (int64_t)sizeof(tfp_token_span);
+  tfp_token_span *t;
+  if (tfpi_grown_to(tok->ctx, out->spans, out->n * size, (out->n + 1) * size)) return;
+  t = (tfp_token_span *)(void *)out->spans->at + out->n++;
+  t->id = id, t->type = out->type, t->sequence = out->sequence, t->word = out->words;
+  t->start = where.begin, t->end = where.end;
+  out->last_span = where;
+}
+
+/* Of a best path of Unigram what ends at a byte: a token (-1: unknown) and where it starts. */
+typedef struct tfpi_ending { double score; int32_t start, id; } tfpi_ending;
 
 /* Scratch for words of up to n symbols. */
 static tfp_status tfpi_tokenizer_scratch(tfp_tokenizer *tok, int64_t n) {
@@ -14087,6 +15457,8 @@ static tfp_status tfpi_tokenizer_scratch(tfp_tokenizer *tok, int64_t n) {
   tok->after = (int32_t *)tfpi_new(tok->scratch, room + 1, sizeof *tok->after);
   tok->heap = (uint64_t *)tfpi_new(tok->scratch, 2 * room + 2, sizeof *tok->heap);
   tok->prefixed = (char *)tfpi_new(tok->scratch, room + 1, 1);
+  if (tok->model == TFPI_MODEL_UNIGRAM)
+    tok->ends = (tfpi_ending *)tfpi_new(tok->scratch, room + 1, sizeof *tok->ends);
   if (!tok->ctx->status) tok->scratch_n = room;
   return tok->ctx->status;
 }
@@ -14234,21 +15606,218 @@ static int32_t tfpi_whole_word(const tfp_tokenizer *tok, const char *s, int64_t 
   return id >= 0 && tok->tokens[id].flags & TFPI_IN_MODEL ? id : -1;
 }
 
+/* WordPiece: the longest token at the front, then the longest continuation, and so on; where there
+ * is none the word is unknown as a whole. Returns how many ids; lengths may be NULL. */
+static int64_t tfpi_wordpiece(tfp_tokenizer *tok, const char *s, int64_t n, int64_t offset,
+                              int32_t *id, int32_t *lengths) {
+  int64_t start = 0, count = 0;
+  if (n > tok->max_word_chars && tfp_utf8_length(s, n) > tok->max_word_chars) start = -1;
+  while (start >= 0 && start < n) {
+    int32_t node = start ? tok->trie_prefix : 0;
+    int64_t i = start, end = -1;
+    for (; i < n && node >= 0; i++) {
+      node = tfpi_trie_step(tok, node, s[i]);
+      if (node >= 0 && tok->trie[node].id >= 0) {
+        end = i + 1;
+        id[count] = tok->trie[node].id;
+      }
+    }
+    if (end < 0) start = -1;
+    else {
+      if (lengths) lengths[count] = (int32_t)(end - start);
+      count++;
+      start = end;
+    }
+  }
+  if (start >= 0) return count;
+  if (tok->unk < 0) {
+    tfpi_fail(tok->ctx, TFP_ERR_DATA,
+              "tfp_encode: the word at byte %i is not made of tokens, and there is no unk token",
+              offset);
+    return -1;
+  }
+  id[0] = tok->unk;
+  if (lengths) lengths[0] = (int32_t)n;
+  return 1;
+}
+
+/* Ids of unknown bytes s[0,n): those of the bytes if there are all of them, else unk. */
+static int64_t tfpi_unknown(tfp_tokenizer *tok, const char *s, int64_t n, int64_t offset,
+                            int32_t *id, int32_t *lengths) {
+  int64_t i;
+  for (i = 0; tok->fallback && i < n && tok->fallback[(unsigned char)s[i]] >= 0; i++) continue;
+  if (tok->fallback && i == n) {
+    for (i = 0; i < n; i++) {
+      id[i] = tok->fallback[(unsigned char)s[i]];
+      if (lengths) lengths[i] = i ? 0 : (int32_t)n; /* 0: the same place as the one before */
+    }
+    return n;
+  }
+  if (tok->unk < 0) {
+    tfpi_no_symbol(tok, s, n, offset);
+    return -1;
+  }
+  id[0] = tok->unk;
+  if (lengths) lengths[0] = (int32_t)n;
+  return 1;
+}
+
+/* Unigram: of all ways to cut the word into tokens the likeliest (Viterbi), where a character may
+ * also be unknown. Unknown neighbours become one. */
+static int64_t tfpi_unigram(tfp_tokenizer *tok, const char *s, int64_t n, int64_t offset,
+                            tfpi_ending *e, int32_t *id, int32_t *lengths) {
+  int64_t i, k, count = 0, end;
+  e[0].score = 0;
+  for (i = 1; i <= n; i++) e[i].start = -1;
+  for (i = 0; i < n; i += k) {
+    const double here = e[i].score;
+    int32_t node = 0;
+    int alone = 0;
+    uint32_t c;
+    k = (unsigned char)s[i] < 128 ? 1 : tfp_utf8_decode(s + i, n - i, &c);
+    if (!k) k = 1;
+    for (end = i; end < n;) {
+      node = tfpi_trie_step(tok, node, s[end++]);
+      if (node < 0) break;
+      if (tok->trie[node].id < 0) continue;
+      if (e[end].start < 0 || here + tok->scores[tok->trie[node].id] > e[end].score) {
+        e[end].score = here + tok->scores[tok->trie[node].id];
+        e[end].start = (int32_t)i, e[end].id = tok->trie[node].id;
+      }
+      alone |= end == i + k;
+    }
+    if (!alone && (e[i + k].start < 0 || here + tok->unk_score > e[i + k].score)) {
+      e[i + k].score = here + tok->unk_score;
+      e[i + k].start = (int32_t)i, e[i + k].id = -1;
+    }
+  }
+  for (end = n; end > 0; end = i) { /* turn the path round: start of the next piece into e[].id's */
+    i = e[end].start;
+    if (e[end].id < 0 || e[end].id == tok->unk)
+      while (i > 0 && (e[i].id < 0 || e[i].id == tok->unk)) i = e[i].start;
+    e[i].score = (double)end; /* no longer needed as a score */
+  }
+  for (i = 0; i < n; i = end) {
+    int64_t got = 1;
+    end = (int64_t)e[i].score;
+    if (e[end].id >= 0 && e[end].id != tok->unk) {
+      id[count] = e[end].id;
+      if (lengths) lengths[count] = (int32_t)(end - i);
+    } else
+      got = tfpi_unknown(tok, s + i, end - i, offset + i, id + count,
+                         lengths ? lengths + count : NULL);
+    if (got < 0) return -1;
+    count += got;
+  }
+  return count;
+}
+
+/* First symbols of a word where these depend on their place in it, or bytes stand in for unknown
+ * characters. */
+static int64_t tfpi_symbols_affixed(tfp_tokenizer *tok, const char *s, int64_t n, int64_t offset,
+                                    int32_t *out) {
+  int64_t i, k, got, count = 0, unknown = -1; /* unknown: where the unk before has its place */
+  for (i = 0; i < n; i += k) {
+    char text[128];
+    size_t bytes = 0;
+    uint32_t c;
+    int32_t id;
+    k = tfp_utf8_decode(s + i, n - i, &c);
+    if (!k) k = 1;
+    if (i) memcpy(text, tok->prefix, (size_t)tok->prefix_n), bytes = (size_t)tok->prefix_n;
+    memcpy(text + bytes, s + i, (size_t)k);
+    bytes += (size_t)k;
+    id = tfpi_token_find(tok, text, bytes, tok->suffix, i + k == n ? (size_t)tok->suffix_n : 0);
+    if (id >= 0 && tok->tokens[id].flags & TFPI_IN_MODEL) {
+      out[count++] = id;
+      unknown = -1;
+      continue;
+    }
+    got = tfpi_unknown(tok, s + i, k, offset + i, out + count, NULL);
+    if (got < 0) return -1;
+    if (got == 1 && out[count] == tok->unk) {
+      if (tok->fuse_unk && unknown >= 0) continue;
+      unknown = count;
+    }
+    count += got;
+  }
+  return count;
+}
+
+/* The bytes of a word that a token of BPE stands for, if it is not unk; at: where in the word. */
+static int64_t tfpi_bpe_surface(const tfp_tokenizer *tok, int32_t id, int first, int last,
+                                const char **from) {
+  const tfpi_token *t = &tok->tokens[id];
+  int64_t k = t->text_n;
+  *from = t->text;
+  if (!first && k > tok->prefix_n && !memcmp(t->text, tok->prefix, (size_t)tok->prefix_n))
+    *from += tok->prefix_n, k -= tok->prefix_n;
+  if (last && k > tok->suffix_n &&
+      !memcmp(t->text + t->text_n - tok->suffix_n, tok->suffix, (size_t)tok->suffix_n))
+    k -= tok->suffix_n;
+  return k;
+}
+
+/* How many bytes of a word each token of BPE stands for. */
+static void tfpi_bpe_lengths(const tfp_tokenizer *tok, const char *s, int64_t n, const int32_t *id,
+                             int64_t count, int32_t *lengths) {
+  int64_t i, at = 0, k;
+  const char *from;
+  uint32_t c;
+  for (i = 0; i < count; i++) {
+    const int last = i + 1 == count;
+    if (tok->byte_level) k = tok->tokens[id[i]].raw_n;
+    else if (id[i] == tok->unk) { /* an unknown character, or all up to the next token */
+      const int64_t next = last ? 0 : tfpi_bpe_surface(tok, id[i + 1], 0, i + 2 == count, &from);
+      k = 0;
+      do {
+        const int one = tfp_utf8_decode(s + at + k, n - at - k, &c);
+        k += one ? one : 1;
+      } while (tok->fuse_unk && !last && next <= n - at - k &&
+               memcmp(s + at + k, from, (size_t)next) != 0);
+    } else if (tok->fallback && at < n && tok->fallback[(unsigned char)s[at]] == id[i]) k = 1;
+    else k = tfpi_bpe_surface(tok, id[i], !at, last, &from);
+    if (k > n - at || last) k = n - at;
+    lengths[i] = (int32_t)k;
+    at += k;
+  }
+}
+
+/* Ids of a word by the model. few has room for TFPI_FEW ids and serves short words; *id says where
+ * they are. lengths: not NULL if those are wanted. Returns how many; -1 on error. */
+static int64_t tfpi_word_ids(tfp_tokenizer *tok, const char *s, int64_t n, int64_t offset,
+                             int32_t *few, int32_t **id, int32_t **lengths) {
+  tfpi_ending ends[TFPI_FEW + 1], *e = ends;
+  int64_t count;
+  *id = few;
+  if (n > TFPI_FEW || lengths) {
+    if (tfpi_tokenizer_scratch(tok, n)) return -1;
+    *id = tok->symbols;
+    if (tok->model == TFPI_MODEL_UNIGRAM) e = tok->ends;
+    if (lengths) *lengths = tok->after;
+  }
+  if (tok->model == TFPI_MODEL_WORDPIECE)
+    return tfpi_wordpiece(tok, s, n, offset, *id, lengths ? *lengths : NULL);
+  if (tok->model == TFPI_MODEL_UNIGRAM)
+    return tfpi_unigram(tok, s, n, offset, e, *id, lengths ? *lengths : NULL);
+  if (tok->ignore_merges && ((*id)[0] = tfpi_whole_word(tok, s, n)) >= 0) count = 1;
+  else {
+    count = tok->affixed ? tfpi_symbols_affixed(tok, s, n, offset, *id)
+                         : tfpi_symbols(tok, s, n, offset, *id);
+    if (count < 0) return -1;
+    if (n > TFPI_FEW || lengths) count = tfpi_merge_many(tok, count);
+    else count = tfpi_merge_few(tok, *id, count);
+  }
+  if (lengths) tfpi_bpe_lengths(tok, s, n, *id, count, *lengths);
+  return count;
+}
+
 static tfp_status tfpi_word_uncached(tfp_tokenizer *tok, tfpi_ids *out, const char *s, int64_t n,
                                      int64_t offset, tfpi_cached *keep) {
-  int32_t few[TFPI_FEW], *id = few;
-  int64_t count, i;
-  if (tok->ignore_merges && (few[0] = tfpi_whole_word(tok, s, n)) >= 0) count = 1;
-  else {
-    if (n > TFPI_FEW) {
-      if (tfpi_tokenizer_scratch(tok, n)) return tok->ctx->status;
-      id = tok->symbols;
-    }
-    count = tfpi_symbols(tok, s, n, offset, id);
-    if (count < 0) return tok->ctx->status;
-    if (n > TFPI_FEW) count = tfpi_merge_many(tok, count);
-    else count = tfpi_merge_few(tok, id, count);
-  }
+  int32_t few[TFPI_FEW], *id;
+  const int64_t count = tfpi_word_ids(tok, s, n, offset, few, &id, NULL);
+  int64_t i;
+  if (count < 0) return tok->ctx->status;
   for (i = 0; i < count; i++) tfpi_put_id(out, id[i]);
   if (!keep || count > TFPI_CACHE_IDS) return TFP_OK;
   memset(keep->key, 0, sizeof keep->key);
@@ -14292,6 +15861,614 @@ static tfp_status tfpi_word(tfp_tokenizer *tok, tfpi_ids *out, const char *s, in
   return tfpi_word_uncached(tok, out, s, n, offset, &slot[0]);
 }
 
+/* ---- normalisers: text in, text out, and where each byte comes from if that is wanted ---- */
+
+/* Text between added tokens, or a part of it. */
+typedef struct tfpi_piece {
+  const char *s;
+  int64_t n, offset;       /* offset: of s in the text that was given, where align is NULL */
+  const tfpi_align *align; /* of each byte, or NULL */
+  int first;               /* nothing of the text between lies before it */
+  int begins;              /* nor anything else: it begins the whole text */
+} tfpi_piece;
+
+/* Where byte i of a piece comes from: its character. */
+static tfpi_align tfpi_align_at(const tfpi_piece *p, int64_t i) {
+  tfpi_align a;
+  int64_t from = i;
+  uint32_t c;
+  int k;
+  if (p->align) return p->align[i];
+  while (from > 0 && i - from < 3 && ((unsigned char)p->s[from] & 0xC0) == 0x80) from--;
+  k = tfp_utf8_decode(p->s + from, p->n - from, &c);
+  if (from + k <= i) from = i, k = 1; /* not UTF-8: a byte of its own */
+  a.begin = p->offset + from, a.end = a.begin + k;
+  return a;
+}
+static tfpi_piece tfpi_subpiece(const tfpi_piece *p, int64_t start, int64_t end) {
+  tfpi_piece part = *p;
+  part.s += start, part.n = end - start, part.offset += start;
+  if (part.align) part.align += start;
+  part.first = p->first && !start, part.begins = p->begins && !start;
+  return part;
+}
+
+/* A text that grows, and where its bytes come from. */
+typedef struct tfpi_normed {
+  tfp_ctx *ctx;
+  tfpi_room *room;
+  char *at;
+  tfpi_align *align; /* NULL if that is not wanted */
+  int64_t n;
+  int aligned;
+} tfpi_normed;
+
+/* Makes room for `more` bytes. */
+static tfp_status tfpi_normed_room(tfpi_normed *w, int64_t more) {
+  const int64_t size = (int64_t)sizeof(tfpi_align), need = w->n + more;
+  if (tfpi_grown_to(w->ctx, &w->room->text, w->n, need) ||
+      (w->aligned && tfpi_grown_to(w->ctx, &w->room->align, w->n * size, need * size)))
+    return w->ctx->status;
+  w->at = w->room->text.at;
+  if (w->aligned) w->align = (tfpi_align *)(void *)w->room->align.at;
+  return TFP_OK;
+}
+static tfp_status tfpi_normed_open(tfp_tokenizer *tok, tfpi_normed *w, tfpi_room *room, int aligned,
+                                   int64_t bytes) {
+  w->ctx = tok->ctx, w->room = room, w->n = 0, w->aligned = aligned, w->align = NULL;
+  return tfpi_normed_room(w, bytes);
+}
+static void tfpi_write(tfpi_normed *w, const char *s, int64_t k, const tfpi_piece *p, int64_t from) {
+  int64_t i;
+  if (tfpi_normed_room(w, k)) return;
+  if (k) memcpy(w->at + w->n, s, (size_t)k);
+  if (w->aligned && k) {
+    const tfpi_align a = tfpi_align_at(p, from);
+    for (i = 0; i < k; i++) w->align[w->n + i] = a;
+  }
+  w->n += k;
+}
+static void tfpi_write_char(tfpi_normed *w, uint32_t c, const tfpi_piece *p, int64_t from) {
+  char s[4];
+  tfpi_write(w, s, tfp_utf8_encode(c, s), p, from);
+}
+/* Bytes [from,to) of the piece as they are. */
+static void tfpi_write_part(tfpi_normed *w, const tfpi_piece *p, int64_t from, int64_t to) {
+  int64_t i;
+  if (from >= to || tfpi_normed_room(w, to - from)) return;
+  memcpy(w->at + w->n, p->s + from, (size_t)(to - from));
+  for (i = from; w->aligned && i < to; i++) w->align[w->n + i - from] = tfpi_align_at(p, i);
+  w->n += to - from;
+}
+/* The character at byte i of a piece and its length; a byte that is not UTF-8 is U+FFFD. */
+TFPI_INLINE uint32_t tfpi_char_at(const tfpi_piece *p, int64_t i, int *length) {
+  uint32_t c = (unsigned char)p->s[i];
+  *length = 1;
+  if (c < 128) return c;
+  *length = tfp_utf8_decode(p->s + i, p->n - i, &c);
+  if (*length) return c;
+  *length = 1;
+  return 0xFFFD;
+}
+
+/* One of CJK's ideographs, as the reference has the ranges: 2B920 there should be 2B820. */
+static int tfpi_is_ideograph(uint32_t c) {
+  return (c >= 0x4E00 && c <= 0x9FFF) || (c >= 0x3400 && c <= 0x4DBF) ||
+         (c >= 0x20000 && c <= 0x2A6DF) || (c >= 0x2A700 && c <= 0x2B73F) ||
+         (c >= 0x2B740 && c <= 0x2B81F) || (c >= 0x2B920 && c <= 0x2CEAF) ||
+         (c >= 0xF900 && c <= 0xFAFF) || (c >= 0x2F800 && c <= 0x2FA1F);
+}
+/* clean_text: 0 for what is dropped, a blank for white space, else c. Some white space is dropped:
+ * it is a control character first. */
+static uint32_t tfpi_bert_clean(const tfp_tokenizer *tok, uint32_t c) {
+  if (c == '\t' || c == '\n' || c == '\r') return ' ';
+  if (!c || c == 0xFFFD || tfpi_unicode_set(tok->unicode, c) == TFPI_SET_CONTROL) return 0;
+  return tfpi_is_white(c) ? ' ' : c;
+}
+/* Lower case, all of it: U+0130 becomes two characters. */
+static void tfpi_write_lower(const tfp_tokenizer *tok, tfpi_normed *w, uint32_t c,
+                             const tfpi_piece *p, int64_t from) {
+  uint32_t low[2];
+  int i, n = tfpi_unicode_lower_of(tok->unicode, c, low);
+  for (i = 0; i < n; i++) tfpi_write_char(w, low[i], p, from);
+}
+
+/* Bytes [from,to), which are ASCII, as BertNormalizer has them. */
+static void tfpi_norm_bert_ascii(const tfp_tokenizer *tok, const tfpi_piece *p, int64_t from,
+                                 int64_t to, tfpi_normed *w) {
+  char *at;
+  int64_t i;
+  if (tfpi_normed_room(w, to - from)) return;
+  at = w->at + w->n;
+  for (i = from; i < to; i++) {
+    const char c = (char)tok->bert_ascii[(unsigned char)p->s[i]];
+    if (w->aligned) w->align[at - w->at] = tfpi_align_at(p, i);
+    *at = c;
+    at += c != 0;
+  }
+  w->n = at - w->at;
+}
+
+/* BertNormalizer. Step after step for all of the text is the same as all steps for one character
+ * after the other: the marks that decomposition would sort are those that strip_accents removes. */
+static void tfpi_norm_bert(const tfp_tokenizer *tok, const tfpi_stage_spec *st, const tfpi_piece *p,
+                           tfpi_normed *w) {
+  const int clean = st->flag[0], chinese = st->flag[1], lower = st->flag[3];
+  const int strip = st->flag[2] < 0 ? lower : st->flag[2];
+  int64_t i = 0, end;
+  int length, k;
+  while (i < p->n && !w->ctx->status) {
+    uint32_t c, part[TFPI_DECOMPOSE_MAX];
+    int parts = 1, wide;
+    for (end = i; end < p->n && (signed char)p->s[end] >= 0; end++) continue;
+    if (end > i) tfpi_norm_bert_ascii(tok, p, i, end, w);
+    i = end;
+    if (i == p->n) return;
+    c = tfpi_char_at(p, i, &length);
+    if (clean) c = tfpi_bert_clean(tok, c);
+    wide = chinese && tfpi_is_ideograph(c);
+    if (wide) tfpi_write(w, " ", 1, p, i);
+    part[0] = c;
+    if (c && strip) parts = tfpi_decompose(tok->unicode, c, TFPI_NFD, part);
+    for (k = 0; c && k < parts; k++)
+      if (!strip || tfpi_unicode_set(tok->unicode, part[k]) != TFPI_SET_MARK) {
+        if (lower) tfpi_write_lower(tok, w, part[k], p, i);
+        else tfpi_write_char(w, part[k], p, i);
+      }
+    if (wide) tfpi_write(w, " ", 1, p, i);
+    i += length;
+  }
+}
+
+/* What the charsmap makes of s[0,n): the text for its shortest beginning that has one, or NULL. */
+static const char *tfpi_charsmap_find(const tfpi_charsmap *m, const char *s, int64_t n,
+                                      int64_t *bytes) {
+  int64_t node = 0, i;
+  uint32_t unit = tfpi_get32(m->units);
+  node ^= (int64_t)((unit >> 10) << ((unit & 0x200) >> 6));
+  for (i = 0; i < n && s[i]; i++) {
+    node ^= (unsigned char)s[i];
+    if (node >= m->n_units) return NULL;
+    unit = tfpi_get32(m->units + 4 * node);
+    if ((unit & 0x800000FFu) != (unsigned char)s[i]) return NULL;
+    node ^= (int64_t)((unit >> 10) << ((unit & 0x200) >> 6));
+    if (!(unit & 0x100)) continue;
+    if (node >= m->n_units) return NULL;
+    unit = tfpi_get32(m->units + 4 * node) & 0x7FFFFFFFu;
+    if ((int64_t)unit >= m->n_strings) return NULL;
+    *bytes = (int64_t)strlen(m->strings + unit); /* a NUL stands behind them all */
+    return m->strings + unit;
+  }
+  return NULL;
+}
+
+/* Does c belong to the character before it, for a reader's eye (its grapheme cluster)? */
+static int tfpi_extends(const tfp_tokenizer *tok, uint32_t c) {
+  const tfpi_char_set set = tfpi_unicode_set(tok->unicode, c);
+  return set == TFPI_SET_MARK || set == TFPI_SET_OTHER_MARK || c == 0x200C || c == 0x200D ||
+         c == 0xE33 || c == 0xEB3 || c == 0xFF9E || c == 0xFF9F || (c >= 0x1F3FB && c <= 0x1F3FF) ||
+         (c >= 0xE0020 && c <= 0xE007F);
+}
+
+/* A text that takes the place of [i,end): its characters come from those there, one from each; what
+ * is more comes from the last. */
+static void tfpi_write_instead(tfpi_normed *w, const char *to, int64_t bytes, const tfpi_piece *p,
+                               int64_t i, int64_t end) {
+  int64_t k, at;
+  for (at = 0; at < bytes && !w->ctx->status; at += k) {
+    int length;
+    for (k = 1; at + k < bytes && ((unsigned char)to[at + k] & 0xC0) == 0x80; k++) continue;
+    tfpi_write(w, to + at, k, p, i);
+    tfpi_char_at(p, i, &length);
+    if (i + length < end) i += length;
+  }
+}
+
+/* Precompiled: a cluster of less than 6 bytes is looked up as a whole, others by characters. That
+ * of a cluster only the beginning may be found, and the rest is lost then, is the reference's way. */
+static void tfpi_norm_precompiled(const tfp_tokenizer *tok, const tfpi_piece *p, tfpi_normed *w) {
+  const char *s = p->s, *to;
+  int64_t i = 0, end, bytes = 0;
+  uint32_t c;
+  int length, k;
+  while (i < p->n && !w->ctx->status) {
+    for (end = i; end < p->n && tok->same_ascii[(unsigned char)s[end]]; end++) continue;
+    if (end > i && end < p->n && (unsigned char)s[end] >= 128) end--; /* a mark may follow it */
+    tfpi_write_part(w, p, i, end);
+    i = end;
+    if (i == p->n) return;
+    c = tfpi_char_at(p, i, &length);
+    end = i + length;
+    if (c == '\r') end += end < p->n && s[end] == '\n';
+    else if (c != '\n' && c != 0x2028 && c != 0x2029 &&
+             tfpi_unicode_set(tok->unicode, c) != TFPI_SET_CONTROL)
+      while (end < p->n && (unsigned char)s[end] >= 128 &&
+             tfpi_extends(tok, tfpi_char_at(p, end, &k)))
+        end += k;
+    to = end - i < 6 ? tfpi_charsmap_find(&tok->charsmap, s + i, end - i, &bytes) : NULL;
+    if (to) tfpi_write_instead(w, to, bytes, p, i, end);
+    for (; !to && i < end; i += length) {
+      const int bad = tfpi_char_at(p, i, &length) == 0xFFFD;
+      const char *one = bad ? "\xEF\xBF\xBD" : s + i, *found;
+      found = tfpi_charsmap_find(&tok->charsmap, one, bad ? 3 : length, &bytes);
+      if (found) tfpi_write_instead(w, found, bytes, p, i, i + length);
+      else tfpi_write(w, one, bad ? 3 : length, p, i);
+    }
+    i = end;
+  }
+}
+
+/* NFC, NFD, NFKC, NFKD. ASCII stays, but for a character that a mark may follow. */
+static void tfpi_norm_form(tfp_tokenizer *tok, int form, const tfpi_piece *p, tfpi_normed *w) {
+  int64_t i = 0, end, n, k;
+  int length;
+  while (i < p->n && !w->ctx->status) {
+    uint32_t *in, *out;
+    int32_t *at, *out_at;
+    int64_t room;
+    for (end = i; end < p->n && (unsigned char)p->s[end] < 128; end++) continue;
+    if (end < p->n && end > i) end--;
+    tfpi_write_part(w, p, i, end);
+    i = end;
+    if (i == p->n) return;
+    for (end = i + 1, n = 1; end < p->n && (unsigned char)p->s[end] >= 128; end++) n++;
+    room = n * (form & TFPI_NFKD ? TFPI_DECOMPOSE_MAX : 4);
+    if (tfpi_grown_to(tok->ctx, &tok->points, 0, (2 * n + 2 * room) * 4)) return;
+    in = (uint32_t *)(void *)tok->points.at, at = (int32_t *)(in + n);
+    out = in + 2 * n, out_at = (int32_t *)(out + room);
+    for (k = i, n = 0; k < end; k += length) at[n] = (int32_t)(k - i), in[n++] = tfpi_char_at(p, k, &length);
+    n = tfpi_normal_form(tok->unicode, in, at, n, form, out, out_at, room);
+    for (k = 0; k < n; k++) tfpi_write_char(w, out[k], p, i + out_at[k]);
+    i = end;
+  }
+}
+
+/* Lowercase; or, with `accents`, StripAccents: what is no mark. */
+static void tfpi_norm_chars(const tfp_tokenizer *tok, int accents, const tfpi_piece *p,
+                            tfpi_normed *w) {
+  int64_t i;
+  int length;
+  for (i = 0; i < p->n && !w->ctx->status; i += length) {
+    const uint32_t c = tfpi_char_at(p, i, &length);
+    const tfpi_char_set set = tfpi_unicode_set(tok->unicode, c);
+    if (!accents) tfpi_write_lower(tok, w, c, p, i);
+    else if (set != TFPI_SET_MARK && set != TFPI_SET_OTHER_MARK) tfpi_write_char(w, c, p, i);
+  }
+}
+
+/* Strip. The ends are those of the text: a part of it keeps the blanks on its inner sides. */
+static void tfpi_norm_strip(const tfpi_piece *p, int left, int right, tfpi_normed *w) {
+  int64_t start = 0, end = p->n, i;
+  int length;
+  while (left && start < end && tfpi_is_white(tfpi_char_at(p, start, &length))) start += length;
+  for (i = end; right && i > start; end = i) {
+    for (i--; i > start && ((unsigned char)p->s[i] & 0xC0) == 0x80;) i--;
+    if (!tfpi_is_white(tfpi_char_at(p, i, &length))) break;
+  }
+  tfpi_write_part(w, p, start, end);
+}
+
+/* Where in s, from i on, a text stands; n if nowhere. */
+static int64_t tfpi_find_text(const char *s, int64_t i, int64_t n, const char *text, int64_t bytes) {
+  while (bytes && i + bytes <= n) {
+    const char *at = (const char *)memchr(s + i, text[0], (size_t)(n - i - bytes + 1));
+    if (!at) break;
+    if (!memcmp(at, text, (size_t)bytes)) return at - s;
+    i = at - s + 1;
+  }
+  return n;
+}
+/* The same for a stage's pattern, a text or two blanks and more; *end: where what it found ends. */
+static int64_t tfpi_find_pattern(const tfpi_stage_spec *st, int blanks, const char *s, int64_t i,
+                                 int64_t n, int64_t *end) {
+  int64_t at = blanks ? tfpi_find_text(s, i, n, "  ", 2)
+                      : tfpi_find_text(s, i, n, st->from, st->from_n);
+  *end = at == n ? n : blanks ? at + 2 : at + st->from_n;
+  while (blanks && *end < n && s[*end] == ' ') ++*end;
+  return at;
+}
+
+static void tfpi_norm_replace(const tfpi_stage_spec *st, const tfpi_piece *p, tfpi_normed *w) {
+  int64_t i = 0, at, end;
+  for (; i < p->n && !w->ctx->status; i = end) {
+    at = tfpi_find_pattern(st, st->flag[0], p->s, i, p->n, &end);
+    tfpi_write_part(w, p, i, at);
+    if (at < p->n) tfpi_write(w, st->to, st->to_n, p, end - 1);
+  }
+}
+
+/* All normalisers one after the other. first, last: p begins or ends its text. */
+static tfp_status tfpi_normalize(tfp_tokenizer *tok, tfpi_piece *p, int aligned, int last) {
+  const int first = p->first;
+  int i;
+  for (i = 0; i < tok->norms.n; i++) {
+    const tfpi_stage_spec *st = &tok->norms.at[i];
+    tfpi_normed w;
+    if (tfpi_normed_open(tok, &w, &tok->norm_room[i & 1], aligned, p->n + p->n / 8 + 16)) break;
+    switch (st->kind) {
+      case TFPI_NORM_BERT: tfpi_norm_bert(tok, st, p, &w); break;
+      case TFPI_NORM_PRECOMPILED: tfpi_norm_precompiled(tok, p, &w); break;
+      case TFPI_NORM_NFC: tfpi_norm_form(tok, TFPI_NFC, p, &w); break;
+      case TFPI_NORM_NFD: tfpi_norm_form(tok, TFPI_NFD, p, &w); break;
+      case TFPI_NORM_NFKC: tfpi_norm_form(tok, TFPI_NFKC, p, &w); break;
+      case TFPI_NORM_NFKD: tfpi_norm_form(tok, TFPI_NFKD, p, &w); break;
+      case TFPI_NORM_LOWERCASE: tfpi_norm_chars(tok, 0, p, &w); break;
+      case TFPI_NORM_STRIP_ACCENTS: tfpi_norm_chars(tok, 1, p, &w); break;
+      case TFPI_NORM_STRIP:
+        tfpi_norm_strip(p, st->flag[0] && first, st->flag[1] && last, &w);
+        break;
+      case TFPI_NORM_REPLACE: tfpi_norm_replace(st, p, &w); break;
+      default: /* TFPI_NORM_PREPEND */
+        if (p->n && first) tfpi_write(&w, st->to, st->to_n, p, 0);
+        tfpi_write_part(&w, p, 0, p->n);
+    }
+    p->s = w.at, p->n = w.n, p->align = w.align, p->first = first;
+  }
+  return tok->ctx->status;
+}
+
+/* What an ASCII character becomes in BertNormalizer, where there is one; 0: nothing. */
+static int tfpi_bert_ascii_of(const tfp_tokenizer *tok, int c) {
+  int i;
+  for (i = 0; i < tok->norms.n; i++) {
+    const tfpi_stage_spec *st = &tok->norms.at[i];
+    if (st->kind != TFPI_NORM_BERT) continue;
+    if (st->flag[0]) c = (int)tfpi_bert_clean(tok, (uint32_t)c);
+    return st->flag[3] && c >= 'A' && c <= 'Z' ? c + 32 : c;
+  }
+  return c;
+}
+/* Does Precompiled leave this ASCII character as it is? */
+static int tfpi_charsmap_keeps(const tfp_tokenizer *tok, int c) {
+  const char s = (char)c;
+  int64_t bytes;
+  return c != '\r' && tok->charsmap.units && !tfpi_charsmap_find(&tok->charsmap, &s, 1, &bytes);
+}
+
+/* Added tokens that are looked for in normalised text are normalised themselves. */
+static tfp_status tfpi_normalize_added(tfp_tokenizer *tok) {
+  int i;
+  for (i = 0; i < tok->n_added && tok->norms.n; i++) {
+    tfpi_added *a = &tok->added[i];
+    tfpi_piece p;
+    char *copy;
+    if (!a->normalized) continue;
+    memset(&p, 0, sizeof p);
+    p.s = a->text, p.n = a->n, p.first = p.begins = 1;
+    if (tfpi_normalize(tok, &p, 0, 1)) break;
+    copy = tfpi_tokenizer_bytes_new(tok, (size_t)p.n + 1);
+    if (!copy) break;
+    memcpy(copy, p.s, (size_t)p.n);
+    copy[p.n] = 0;
+    a->text = copy, a->n = (int32_t)p.n;
+  }
+  return tok->ctx->status;
+}
+
+/* ---- pre-tokenizers as stages: a text is cut, and each piece goes on to the next stage ---- */
+
+static tfp_status tfpi_stage(tfp_tokenizer *tok, tfpi_ids *out, int k, const tfpi_piece *p);
+
+/* \w of the reference's patterns. */
+static int tfpi_is_word(const tfp_tokenizer *tok, uint32_t c) {
+  const int k = tfpi_class_of(tok, c);
+  int low = 0, high = tok->n_flips, word = k == TFPI_LETTER || k == TFPI_NUMBER;
+  if (c < 128) return word || c == '_';
+  if (!word) {
+    const tfpi_char_set set = tfpi_unicode_set(tok->unicode, c);
+    word = set == TFPI_SET_MARK || set == TFPI_SET_OTHER_MARK;
+  }
+  while (low < high) { /* how many runs begin or end at or before c */
+    const int mid = (low + high) / 2;
+    if (tok->flips[mid] <= c) low = mid + 1;
+    else high = mid;
+  }
+  return word ^ (low & 1);
+}
+
+/* A word is whole: to the model, or to whoever collects words. */
+static tfp_status tfpi_put_word(tfp_tokenizer *tok, tfpi_ids *out, const tfpi_piece *p) {
+  int32_t *id, *lengths;
+  int64_t count, i, at = 0;
+  if (!p->n) return TFP_OK;
+  if (out->word) return out->word(out->user, p->s, p->n);
+  if (!out->spans) return tfpi_word(tok, out, p->s, p->n, p->offset);
+  count = tfpi_word_ids(tok, p->s, p->n, p->offset, NULL, &id, &lengths);
+  for (i = 0; i < count; i++) {
+    if (i && !lengths[i]) tfpi_put_span(tok, out, id[i], out->last_span);
+    else if (lengths[i] < 1) continue;
+    else {
+      tfpi_align a = tfpi_align_at(p, at);
+      a.end = tfpi_align_at(p, at + lengths[i] - 1).end;
+      tfpi_put_span(tok, out, id[i], a);
+      at += lengths[i];
+    }
+  }
+  out->words++;
+  return tok->ctx->status;
+}
+
+/* ByteLevel: the last stage. */
+static tfp_status tfpi_cut_bytes(tfp_tokenizer *tok, tfpi_ids *out, int k, const tfpi_piece *p) {
+  tfpi_piece q = *p;
+  int64_t i, end;
+  if (tok->pres.at[k].flag[0] && p->n && p->s[0] != ' ') {
+    tfpi_normed w;
+    if (tfpi_normed_open(tok, &w, &tok->pre_room[k], out->spans != NULL, p->n + 1))
+      return tok->ctx->status;
+    tfpi_write(&w, " ", 1, p, 0);
+    tfpi_write_part(&w, p, 0, p->n);
+    q.s = w.at, q.n = w.n, q.align = w.align, q.offset--;
+  }
+  for (i = 0; i < q.n && !tok->ctx->status; i = end) {
+    const int64_t word = tok->pres.at[k].flag[2] ? tfpi_gpt2_word(tok, q.s, i, q.n) : q.n;
+    tfpi_piece part;
+    end = word;
+    part = tfpi_subpiece(&q, i, end);
+    tfpi_put_word(tok, out, &part);
+  }
+  return tok->ctx->status;
+}
+
+/* Metaspace: blanks become its sign, one comes in front, and words begin with it. */
+static tfp_status tfpi_cut_metaspace(tfp_tokenizer *tok, tfpi_ids *out, int k,
+                                     const tfpi_piece *p) {
+  const tfpi_stage_spec *st = &tok->pres.at[k];
+  const char *blank;
+  tfpi_piece q = *p;
+  tfpi_normed w;
+  int64_t i, end;
+  if (tfpi_normed_open(tok, &w, &tok->pre_room[k], out->spans != NULL, p->n + 3 * st->to_n))
+    return tok->ctx->status;
+  if (st->flag[0] == 2 || (st->flag[0] == 1 && p->begins))
+    if (p->s[0] != ' ' && (p->n < st->to_n || memcmp(p->s, st->to, (size_t)st->to_n)))
+      tfpi_write(&w, st->to, st->to_n, p, 0);
+  for (i = 0; i < p->n && !tok->ctx->status; i = end + 1) {
+    blank = (const char *)memchr(p->s + i, ' ', (size_t)(p->n - i));
+    end = blank ? blank - p->s : p->n;
+    tfpi_write_part(&w, p, i, end);
+    if (blank) tfpi_write(&w, st->to, st->to_n, p, end);
+  }
+  q.s = w.at, q.n = w.n, q.align = w.align;
+  if (!st->flag[1]) return tfpi_stage(tok, out, k + 1, &q);
+  for (i = 0; i < q.n && !tok->ctx->status; i = end) {
+    tfpi_piece part;
+    const int sign = q.n - i >= st->to_n && !memcmp(q.s + i, st->to, (size_t)st->to_n);
+    end = tfpi_find_text(q.s, i + (sign ? st->to_n : 0), q.n, st->to, st->to_n);
+    part = tfpi_subpiece(&q, i, end);
+    tfpi_stage(tok, out, k + 1, &part);
+  }
+  return tok->ctx->status;
+}
+
+/* Classes by which BERT cuts: 1 white space, 2 punctuation. */
+TFPI_INLINE int tfpi_bert_class(const tfp_tokenizer *tok, const tfpi_piece *p, int64_t i,
+                                int *length) {
+  uint32_t c;
+  if ((signed char)p->s[i] >= 0) {
+    *length = 1;
+    return tok->bert_class[(unsigned char)p->s[i]];
+  }
+  c = tfpi_char_at(p, i, length);
+  return tfpi_is_white(c) ? 1 : tfpi_unicode_set(tok->unicode, c) == TFPI_SET_PUNCTUATION ? 2 : 0;
+}
+
+/* BertPreTokenizer, and WhitespaceSplit, which is the same without punctuation. */
+static tfp_status tfpi_cut_bert(tfp_tokenizer *tok, tfpi_ids *out, int k, const tfpi_piece *p) {
+  const int signs = tok->pres.at[k].kind == TFPI_CUT_BERT ? 2 : 3;
+  int64_t i = 0, start = 0;
+  int length = 1;
+  for (; i <= p->n && !tok->ctx->status; i += length) {
+    const int kind = i < p->n ? tfpi_bert_class(tok, p, i, &length) : 1;
+    tfpi_piece part;
+    if (kind != 1 && kind != signs) continue;
+    if (i > start) {
+      part = tfpi_subpiece(p, start, i);
+      if (tfpi_stage(tok, out, k + 1, &part)) break;
+    }
+    if (kind == 2) {
+      part = tfpi_subpiece(p, i, i + length);
+      if (tfpi_stage(tok, out, k + 1, &part)) break;
+    }
+    if (i == p->n) break;
+    start = i + length;
+  }
+  return tok->ctx->status;
+}
+
+/* The next match of a stage in [i,n): where it is and, in *end, where it ends; n if there is none. */
+static int64_t tfpi_match(tfp_tokenizer *tok, const tfpi_stage_spec *st, const tfpi_piece *p,
+                          int64_t i, int64_t *end) {
+  const char *s = p->s;
+  const int64_t n = p->n;
+  int length;
+  if (st->kind == TFPI_CUT_SPLIT && st->flag[2] == 0)
+    return tfpi_find_pattern(st, 0, s, i, n, end);
+  for (; i < n; i += length) {
+    const uint32_t c = tfpi_char_at(p, i, &length);
+    int64_t at = i;
+    int found, word;
+    *end = i + length;
+    switch (st->kind) {
+      case TFPI_CUT_PUNCTUATION:
+        found = tfpi_unicode_set(tok->unicode, c) == TFPI_SET_PUNCTUATION;
+        break;
+      case TFPI_CUT_DIGITS: found = tfpi_class_of(tok, c) == TFPI_NUMBER; break;
+      case TFPI_CUT_WORDS:
+        found = !tfpi_is_white(c), word = tfpi_is_word(tok, c);
+        while (found && *end < n) {
+          const uint32_t next = tfpi_char_at(p, *end, &length);
+          if (tfpi_is_white(next) || tfpi_is_word(tok, next) != word) break;
+          *end += length;
+        }
+        break;
+      default: /* TFPI_CUT_SPLIT with a pattern */
+        if (st->flag[2] == 1) *end = tfpi_gpt2_word(tok, s, i, n), found = 1;
+        else {
+          at += s[i] == ' ';
+          found = tfpi_bloom_member(tok, s + at, n - at, &length);
+          if (found) *end = tfpi_bloom_word(tok, s, i, n);
+          else tfpi_char_at(p, i, &length);
+        }
+    }
+    if (found) return i;
+  }
+  *end = n;
+  return n;
+}
+
+/* Matches and what lies between them, joined as the behavior says. */
+static tfp_status tfpi_cut_matches(tfp_tokenizer *tok, tfpi_ids *out, int k, const tfpi_piece *p,
+                                   tfpi_behavior how, int invert) {
+  const tfpi_stage_spec *st = &tok->pres.at[k];
+  int64_t i = 0, match = 0, match_end = 0, start = -1, start_end = 0; /* [start,start_end) waits */
+  int before = 0; /* was what came before a match? */
+  tfpi_piece part;
+  while (i <= p->n && !tok->ctx->status) {
+    int64_t end;
+    int is, joins;
+    if (i == match_end || !i) match = i < p->n ? tfpi_match(tok, st, p, i, &match_end) : p->n;
+    end = i < match ? match : match_end;
+    is = (i == match && i < p->n) != invert;
+    joins = start >= 0 && i < p->n &&
+            (how == TFPI_CONTIGUOUS              ? is == before
+             : how == TFPI_MERGED_WITH_PREVIOUS ? is && !before
+             : how == TFPI_MERGED_WITH_NEXT     ? !is && before
+                                                : 0);
+    if (!joins && start >= 0) {
+      part = tfpi_subpiece(p, start, start_end);
+      if (tfpi_stage(tok, out, k + 1, &part)) break;
+      start = -1;
+    }
+    if (i == p->n) break;
+    if (!joins && (how != TFPI_REMOVED || !is)) start = i;
+    start_end = end;
+    before = is;
+    i = end;
+  }
+  return tok->ctx->status;
+}
+
+/* Stage k and those behind it. */
+static tfp_status tfpi_stage(tfp_tokenizer *tok, tfpi_ids *out, int k, const tfpi_piece *p) {
+  const tfpi_stage_spec *st = &tok->pres.at[k];
+  if (!p->n) return TFP_OK;
+  if (k == tok->pres.n) return tfpi_put_word(tok, out, p);
+  switch (st->kind) {
+    case TFPI_CUT_BYTES: return tfpi_cut_bytes(tok, out, k, p);
+    case TFPI_CUT_METASPACE: return tfpi_cut_metaspace(tok, out, k, p);
+    case TFPI_CUT_BERT:
+    case TFPI_CUT_SPACES: return tfpi_cut_bert(tok, out, k, p);
+    case TFPI_CUT_WORDS: return tfpi_cut_matches(tok, out, k, p, TFPI_REMOVED, 1);
+    case TFPI_CUT_DIGITS:
+      return tfpi_cut_matches(tok, out, k, p, st->flag[0] ? TFPI_ISOLATED : TFPI_CONTIGUOUS, 0);
+    case TFPI_CUT_PUNCTUATION:
+      return tfpi_cut_matches(tok, out, k, p, (tfpi_behavior)st->flag[0], 0);
+    default:
+      return tfpi_cut_matches(tok, out, k, p, (tfpi_behavior)st->flag[0], st->flag[1]);
+  }
+}
+
 /* ---- the pipeline ---- */
 
 /* The first word of a piece that gets a blank in front: where it ends. */
@@ -14305,12 +16482,12 @@ static int64_t tfpi_first_word(const tfp_tokenizer *tok, const char *s, int64_t 
   return at == n ? n : last; /* all blanks but the last, which belongs to the next word */
 }
 
-/* Text without added tokens. */
+/* Text without added tokens, the short way: tok->plain. */
 static tfp_status tfpi_encode_gap(tfp_tokenizer *tok, tfpi_ids *out, const char *s, int64_t n,
                                   int64_t offset, int may_prefix) {
   const int prefix = may_prefix && tok->add_prefix_space && n && s[0] != ' ';
   int64_t i = 0, end;
-  if (!tok->n_merges && !tok->ignore_merges &&
+  if (!tok->n_merges && !tok->ignore_merges && !tok->affixed &&
       !tok->fuse_unk) { /* bytes, characters: words do not matter */
     const char *at = s, *blank = " ";
     const int32_t id = prefix ? tfpi_symbol(tok, &blank, blank + 1, offset) : 0;
@@ -14348,46 +16525,121 @@ static const tfpi_added *tfpi_added_at(const tfp_tokenizer *tok, const char *s, 
   return best;
 }
 
+/* Where the character before byte i of s starts. */
+static int64_t tfpi_before(const char *s, int64_t i) {
+  int64_t back = 1;
+  while (back < 4 && back < i && ((unsigned char)s[i - back] & 0xC0) == 0x80) back++;
+  return i - back;
+}
+/* single_word: is there a letter, digit or the like at either side of [from,to)? */
+static int tfpi_inside_word(const tfp_tokenizer *tok, const tfpi_piece *p, int64_t from,
+                            int64_t to) {
+  int length;
+  return (from > 0 && tfpi_is_word(tok, tfpi_char_at(p, tfpi_before(p->s, from), &length))) ||
+         (to < p->n && tfpi_is_word(tok, tfpi_char_at(p, to, &length)));
+}
+
+static tfp_status tfpi_between(tfp_tokenizer *tok, tfpi_ids *out, const tfpi_piece *p, int pass,
+                               int may_prefix);
+
 /* Cuts added tokens out: those of the raw text (pass 0), then, between these, those of normalised
- * text (pass 1); pass 2 is what lies between them all. A normaliser would work between 0 and 1. */
-static tfp_status tfpi_encode_text(tfp_tokenizer *tok, tfpi_ids *out, const char *s, int64_t n,
-                                   int64_t offset, int pass, int may_prefix) {
+ * text (pass 1). */
+static tfp_status tfpi_cut_added(tfp_tokenizer *tok, tfpi_ids *out, const tfpi_piece *p, int pass,
+                                 int may_prefix) {
+  const char *s = p->s;
+  const int64_t n = p->n;
   int64_t start = 0, i = 0;
-  if (pass == 2) return tfpi_encode_gap(tok, out, s, n, offset, may_prefix);
+  tfpi_piece part;
   while (i < n) {
     const tfpi_added *a =
         tok->added_first[(unsigned char)s[i]] < 0 ? NULL : tfpi_added_at(tok, s + i, n - i, pass);
-    int64_t from = i, to;
-    int length, back;
-    if (!a) {
-      i++;
-      continue;
-    }
-    to = i + a->n;
+    int64_t from = i, to = a ? i + a->n : i + 1;
+    int length;
+    tfpi_align where;
+    i = to;
+    if (!a || (a->single_word && tfpi_inside_word(tok, p, from, to))) continue;
     while (a->lstrip && from > start) { /* blanks before it, back to the token before */
-      for (back = 1;
-           back < 4 && back < from - start && ((unsigned char)s[from - back] & 0xC0) == 0x80;
-           back++)
-        continue;
-      if (tfpi_class_at(tok, s + from - back, back, &length) != TFPI_SPACE || length != back) break;
-      from -= back;
+      const int64_t back = tfpi_before(s, from);
+      if (back < start || tfpi_class_at(tok, s + back, from - back, &length) != TFPI_SPACE ||
+          length != from - back)
+        break;
+      from = back;
     }
     while (a->rstrip && to < n && tfpi_class_at(tok, s + to, n - to, &length) == TFPI_SPACE)
       to += length;
-    if (from > start && tfpi_encode_text(tok, out, s + start, from - start, offset + start,
-                                         pass + 1, may_prefix || start > 0))
+    part = tfpi_subpiece(p, start, from);
+    if (from > start && tfpi_between(tok, out, &part, pass, may_prefix || start > 0))
       return tok->ctx->status;
-    tfpi_put_id(out, a->id);
+    if (out->spans) {
+      where = tfpi_align_at(p, from);
+      where.end = tfpi_align_at(p, to - 1).end;
+      tfpi_put_span(tok, out, a->id, where);
+      out->words++;
+    } else if (!out->word) tfpi_put_id(out, a->id);
     start = i = to;
   }
-  if (start == n) return TFP_OK;
-  return tfpi_encode_text(tok, out, s + start, n - start, offset + start, pass + 1,
-                          may_prefix || start > 0);
+  part = tfpi_subpiece(p, start, n);
+  return start == n ? TFP_OK : tfpi_between(tok, out, &part, pass, may_prefix || start > 0);
+}
+
+/* Normalises and cuts what lies between added tokens: bit by bit, where the stages allow that. */
+static tfp_status tfpi_encode_stages(tfp_tokenizer *tok, tfpi_ids *out, const tfpi_piece *p) {
+  int64_t i = 0, end;
+  for (; i < p->n && !tok->ctx->status; i = end) {
+    int64_t size = TFPI_SEGMENT, cut = 0;
+    tfpi_piece part;
+    for (; tok->local && !cut && p->n - i > 2 * size; size *= 4)
+      cut = tfpi_safe_cut(tok, p->s + i, size, tok->any_normalized);
+    end = cut ? i + cut : p->n;
+    part = tfpi_subpiece(p, i, end);
+    if (tfpi_normalize(tok, &part, out->spans != NULL, end == p->n)) break;
+    if (out->parse && tok->any_normalized) tfpi_cut_added(tok, out, &part, 1, 1);
+    else tfpi_stage(tok, out, 0, &part);
+  }
+  return tok->ctx->status;
+}
+
+/* What lies between the added tokens of a pass. */
+static tfp_status tfpi_between(tfp_tokenizer *tok, tfpi_ids *out, const tfpi_piece *p, int pass,
+                               int may_prefix) {
+  if (tok->plain && !out->spans && !out->word) {
+    if (pass == 0 && out->parse && tok->any_normalized)
+      return tfpi_cut_added(tok, out, p, 1, may_prefix);
+    return tfpi_encode_gap(tok, out, p->s, p->n, p->offset, may_prefix);
+  }
+  return pass == 0 ? tfpi_encode_stages(tok, out, p) : tfpi_stage(tok, out, 0, p);
+}
+
+/* A text that starts at byte `offset` of the whole. */
+static tfp_status tfpi_encode_text(tfp_tokenizer *tok, tfpi_ids *out, const char *s, int64_t n,
+                                   int64_t offset, int flags, int may_prefix) {
+  tfpi_piece p;
+  memset(&p, 0, sizeof p);
+  p.s = s, p.n = n, p.offset = offset, p.first = may_prefix, p.begins = offset == 0;
+  out->parse = (flags & TFP_PARSE_SPECIAL) != 0;
+  return out->parse && tok->n_added ? tfpi_cut_added(tok, out, &p, 0, may_prefix)
+                                    : tfpi_between(tok, out, &p, 0, may_prefix);
+}
+
+/* Gives each word of a text, normalised and cut as the model gets it, to `word`: what training
+ * counts. With TFP_PARSE_SPECIAL added tokens are cut out and not given. A text of several calls
+ * should be cut behind newlines. `word` may return an error to stop. */
+static tfp_status tfpi_each_word(tfp_tokenizer *tok, const char *s, int64_t n,
+                                             int flags,
+                                             tfp_status (*word)(void *user, const char *s,
+                                                                int64_t n),
+                                             void *user) {
+  tfpi_ids out;
+  tfp_status said;
+  memset(&out, 0, sizeof out);
+  out.word = word, out.user = user;
+  said = tfpi_encode_text(tok, &out, s, n, 0, flags, 1);
+  return tok->ctx->status ? tok->ctx->status : said;
 }
 
 static tfp_status tfpi_encode_part(tfp_tokenizer *tok, tfpi_ids *out, const char *s, int64_t n,
                                    int flags) {
-  return tfpi_encode_text(tok, out, s, n, 0, flags & TFP_PARSE_SPECIAL ? 0 : 2, 1);
+  return tfpi_encode_text(tok, out, s, n, 0, flags, 1);
 }
 
 static int64_t tfpi_encode(tfp_tokenizer *tok, const char *a, int64_t an, const char *b, int64_t bn,
@@ -14431,6 +16683,151 @@ TFP_API int64_t tfp_encode_pair(tfp_tokenizer *tok, const char *a, int64_t a_byt
   memset(&out, 0, sizeof out);
   out.at = ids, out.types = types, out.max = max;
   return tfpi_encode(tok, a, a_bytes, b, b_bytes, 1, flags, &out);
+}
+
+/* ---- tokens with their places ---- */
+
+/* ByteLevel and RobertaProcessing with trim_offsets: blanks at the ends of a token do not count,
+ * but the first blank of the text is one that was put there. */
+static void tfpi_trim_span(const tfp_tokenizer *tok, tfp_token_span *t, int first) {
+  const tfpi_token *token = &tok->tokens[t->id];
+  int64_t left = 0, right = 0;
+  while (left < token->raw_n && token->raw[left] == ' ') left++;
+  while (right < token->raw_n && token->raw[token->raw_n - 1 - right] == ' ') right++;
+  if (left && (first || t->start == 0) && tok->post_prefix) left--;
+  t->start = tfpi_min64(t->start + left, t->end);
+  if (right && t->end >= right) t->end = tfpi_max64(t->end - right, t->start);
+}
+
+/* How many tokens of two texts stay when there is room for `room`: as the reference has it. */
+static tfp_status tfpi_truncate(tfp_tokenizer *tok, const tfp_encode_desc *d, int64_t room,
+                                int with_b, int64_t *a, int64_t *b) {
+  const int64_t n = *a, m = *b, over = n + m - room;
+  int64_t *cut = d->truncate == TFP_TRUNCATE_SECOND ? b : a;
+  if (over <= 0) return TFP_OK;
+  if (d->truncate == TFP_TRUNCATE_LONGEST) {
+    const int64_t small = tfpi_min64(n, m);
+    int64_t large = small > room ? small : tfpi_max64(small, room - small), least = small;
+    if (!with_b) *a = room;
+    else {
+      if (least + large > room) least = room / 2, large = least + room % 2;
+      *a = n > m ? large : least, *b = n > m ? least : large;
+    }
+    return TFP_OK;
+  }
+  if (*cut <= over)
+    return tfpi_fail(tok->ctx, TFP_ERR_ARG,
+                     "tfp_encode_spans: %i tokens are too many by %i, and the text to be cut has "
+                     "no more than %i", n + m, over, *cut);
+  *cut -= over;
+  return TFP_OK;
+}
+
+/* Of n tokens the window of `keep` that is wanted: where it begins and how long it is. */
+static tfp_status tfpi_window(tfp_tokenizer *tok, const tfp_encode_desc *d, int64_t n, int64_t keep,
+                              int64_t *first, int64_t *count) {
+  const int64_t step = keep - d->stride;
+  *first = 0, *count = keep;
+  if (n == keep) return TFP_OK;
+  if (d->stride < 0 || step <= 0)
+    return tfpi_fail(tok->ctx, TFP_ERR_ARG,
+                     "tfp_encode_spans: stride %i is not below the %i tokens of a window",
+                     d->stride, keep);
+  if (d->window > (n - 1) / step ||
+      (d->window && (d->window - 1) * step + keep >= n)) { /* the one before has the end already */
+    *count = 0;
+    return TFP_OK;
+  }
+  *first = d->window * step;
+  *count = tfpi_min64(keep, n - *first);
+  if (d->from_left) *first = n - *first - *count;
+  return TFP_OK;
+}
+
+/* The tokens of one text, into tok->tokens_of[i]; how many, or -1. */
+static int64_t tfpi_spans_of(tfp_tokenizer *tok, int i, const char *s, int64_t n, int flags) {
+  tfpi_ids out;
+  memset(&out, 0, sizeof out);
+  out.spans = &tok->tokens_of[i], out.sequence = i, out.type = i;
+  return tfpi_encode_part(tok, &out, s, n, flags) ? -1 : out.n;
+}
+
+typedef struct tfpi_kept { int64_t first, n; } tfpi_kept;
+
+/* Puts one text's tokens, or one of the template, behind what is there. */
+static void tfpi_spans_put(const tfp_tokenizer *tok, int i, const tfpi_kept *kept, int32_t type,
+                           tfp_token_span *out, int64_t max, int64_t *n) {
+  const tfp_token_span *from = (const tfp_token_span *)(const void *)tok->tokens_of[i].at;
+  int64_t k;
+  for (k = 0; k < kept->n; k++, ++*n) {
+    tfp_token_span t;
+    if (*n >= max) continue;
+    t = from[kept->first + k];
+    t.type = type;
+    if (tok->post_bytes && tok->post_trim) tfpi_trim_span(tok, &t, !k);
+    out[*n] = t;
+  }
+}
+
+TFP_API int64_t tfp_encode_spans(tfp_tokenizer *tok, const char *a, int64_t a_bytes, const char *b,
+                                 int64_t b_bytes, const tfp_encode_desc *desc, tfp_token_span *out,
+                                 int64_t max) {
+  tfp_encode_desc d;
+  const tfpi_template *t;
+  tfpi_kept kept[2];
+  int64_t all[2] = {0, 0}, n = 0, specials = 0;
+  int i, with = b != NULL;
+  if (!tok || tok->ctx->status) return -1;
+  memset(&d, 0, sizeof d);
+  if (desc) d = *desc;
+  if ((!a && a_bytes) || a_bytes < 0 || b_bytes < 0 || max < 0 || (!out && max) || d.window < 0 ||
+      d.max_length < 0 || (int)d.truncate < 0 || d.truncate > TFP_TRUNCATE_SECOND ||
+      (d.truncate == TFP_TRUNCATE_SECOND && !b) ||
+      d.flags & ~(TFP_ADD_SPECIAL | TFP_PARSE_SPECIAL)) {
+    tfpi_fail(tok->ctx, TFP_ERR_ARG,
+              "tfp_encode_spans: a text or a place for tokens is missing, or the description is "
+              "out of range (flags %d, max_length %i, window %i)", d.flags, d.max_length, d.window);
+    return -1;
+  }
+  t = with ? &tok->pair : &tok->single;
+  if (!(d.flags & TFP_ADD_SPECIAL)) t = NULL;
+  for (i = 0; t && i < t->n; i++) specials += t->piece[i].id >= 0;
+  all[0] = tfpi_spans_of(tok, 0, a, a_bytes, d.flags);
+  if (all[0] >= 0 && with) all[1] = tfpi_spans_of(tok, 1, b, b_bytes, d.flags);
+  if (tok->ctx->status) return -1;
+  kept[0].n = all[0], kept[1].n = all[1];
+  if (d.max_length && d.max_length < specials + 1)
+    tfpi_fail(tok->ctx, TFP_ERR_ARG, "tfp_encode_spans: max_length %i leaves no room beside %i "
+              "special tokens", d.max_length, specials);
+  else if (d.max_length)
+    tfpi_truncate(tok, &d, d.max_length - specials, with, &kept[0].n, &kept[1].n);
+  if (d.window && with && d.truncate == TFP_TRUNCATE_LONGEST)
+    tfpi_fail(tok->ctx, TFP_ERR_ARG, "tfp_encode_spans: windows over both of two texts");
+  if (d.window && kept[0].n == all[0] && kept[1].n == all[1]) return tok->ctx->status ? -1 : 0;
+  for (i = 0; i < 2 && !tok->ctx->status; i++) {
+    tfp_encode_desc one = d;
+    if (with && d.truncate == TFP_TRUNCATE_LONGEST) one.stride = 0;
+    if (tfpi_window(tok, &one, all[i], kept[i].n, &kept[i].first, &kept[i].n)) break;
+    if (!kept[i].n && all[i] && d.window) return 0;
+  }
+  if (tok->ctx->status) return -1;
+  if (!t || !t->n) {
+    tfpi_spans_put(tok, 0, &kept[0], 0, out, max, &n);
+    if (with) tfpi_spans_put(tok, 1, &kept[1], 1, out, max, &n);
+  }
+  for (i = 0; t && i < t->n; i++) {
+    const int32_t id = t->piece[i].id;
+    if (id < 0) {
+      tfpi_spans_put(tok, id == TFPI_TEXT_B, &kept[id == TFPI_TEXT_B], t->piece[i].type, out, max, &n);
+      continue;
+    }
+    if (n < max) {
+      memset(&out[n], 0, sizeof *out);
+      out[n].id = id, out[n].type = t->piece[i].type, out[n].sequence = out[n].word = -1;
+    }
+    n++;
+  }
+  return n;
 }
 
 /* ---- decoding ---- */
@@ -14482,11 +16879,207 @@ static void tfpi_out_text(tfpi_out *o, const char *s, int64_t n) {
     }
 }
 
+/* ---- decoders as a list: tokens go through each as texts ---- */
+
+/* Texts in a row: text in room.text, where each ends (int64_t) in room.align. */
+typedef struct tfpi_texts { tfpi_grown *bytes, *ends; int64_t n, count; } tfpi_texts;
+
+static void tfpi_texts_add(tfp_ctx *ctx, tfpi_texts *t, const char *s, int64_t n) {
+  if (tfpi_grown_to(ctx, t->bytes, t->n, t->n + n)) return;
+  if (n) memcpy(t->bytes->at + t->n, s, (size_t)n);
+  t->n += n;
+}
+static void tfpi_texts_end(tfp_ctx *ctx, tfpi_texts *t) {
+  const int64_t size = (int64_t)sizeof(int64_t);
+  if (tfpi_grown_to(ctx, t->ends, t->count * size, (t->count + 1) * size)) return;
+  ((int64_t *)(void *)t->ends->at)[t->count++] = t->n;
+}
+static const char *tfpi_texts_at(const tfpi_texts *t, int64_t i, int64_t *n) {
+  const int64_t *ends = (const int64_t *)(const void *)t->ends->at;
+  const int64_t start = i ? ends[i - 1] : 0;
+  *n = ends[i] - start;
+  return t->bytes->at + start;
+}
+
+/* "from" becomes "to" everywhere in the last text. */
+static void tfpi_texts_replace(tfp_ctx *ctx, tfpi_texts *t, const char *s, int64_t n,
+                               const char *from, int64_t from_n, const char *to, int64_t to_n) {
+  int64_t i = 0, at;
+  while (i < n && !ctx->status) {
+    at = tfpi_find_text(s, i, n, from, from_n);
+    tfpi_texts_add(ctx, t, s + i, at - i);
+    if (at == n) return;
+    tfpi_texts_add(ctx, t, to, to_n);
+    i = at + from_n;
+  }
+}
+
+/* The blanks before signs and short forms go. In place; returns the new length. The whole text of a
+ * tokenizer with clean_up_tokenization_spaces has the same done. */
+static int64_t tfpi_clean_up(char *s, int64_t n) {
+  static const char *const rules[][2] = {
+      {" .", "."},     {" ?", "?"},   {" !", "!"},           {" ,", ","},   {" ' ", "'"},
+      {" n't", "n't"}, {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"},
+      {" 're", "'re"}};
+  int64_t i, out;
+  int k;
+  for (k = 0; k < TFPI_COUNT(rules); k++) {
+    const int64_t from = (int64_t)strlen(rules[k][0]), to = (int64_t)strlen(rules[k][1]);
+    for (i = out = 0; i < n;) {
+      if (s[i] == ' ' && i + from <= n && !memcmp(s + i, rules[k][0], (size_t)from)) {
+        memcpy(s + out, rules[k][1], (size_t)to);
+        out += to, i += from;
+      } else s[out++] = s[i++];
+    }
+    n = out;
+  }
+  return n;
+}
+
+/* <0xNN>: that byte; -1 for other texts. */
+static int tfpi_byte_token(const char *s, int64_t n) {
+  int i, x = 0;
+  if (n != 6 || memcmp(s, "<0x", 3) || s[5] != '>') return -1;
+  for (i = 3; i < 5; i++) {
+    const int low = s[i] | 32;
+    const int digit = s[i] >= '0' && s[i] <= '9' ? s[i] - '0'
+                      : low >= 'a' && low <= 'f' ? low - 'a' + 10 : -1;
+    if (digit < 0) return -1;
+    x = 16 * x + digit;
+  }
+  return x;
+}
+/* Bytes that followed each other: one text if they are UTF-8, else a U+FFFD for each. */
+static void tfpi_texts_bytes(tfp_ctx *ctx, tfpi_texts *t, int64_t start) {
+  const int64_t n = t->n - start;
+  int64_t i;
+  if (!n) return;
+  if (tfp_utf8_check(t->bytes->at + start, n) < 0) {
+    tfpi_texts_end(ctx, t);
+    return;
+  }
+  t->n = start;
+  for (i = 0; i < n; i++) {
+    tfpi_texts_add(ctx, t, "\xEF\xBF\xBD", 3);
+    tfpi_texts_end(ctx, t);
+  }
+}
+
+/* One text of a decoder that leaves their number as it is; i: which of `count`. */
+static void tfpi_decode_one(tfp_ctx *ctx, const tfpi_stage_spec *st, const char *s, int64_t n,
+                            int64_t i, int64_t count, tfpi_texts *t) {
+  const int64_t start = t->n;
+  int64_t k;
+  switch (st->kind) {
+    case TFPI_DEC_WORDPIECE:
+      if (i && st->from_n <= n && !memcmp(s, st->from, (size_t)st->from_n))
+        tfpi_texts_add(ctx, t, s + st->from_n, n - st->from_n);
+      else {
+        if (i) tfpi_texts_add(ctx, t, " ", 1);
+        tfpi_texts_add(ctx, t, s, n);
+      }
+      if (st->flag[0] && !ctx->status) t->n = start + tfpi_clean_up(t->bytes->at + start, t->n - start);
+      break;
+    case TFPI_DEC_METASPACE:
+      tfpi_texts_replace(ctx, t, s, n, st->to, st->to_n, " ", !i && st->flag[0] ? 0 : 1);
+      break;
+    case TFPI_DEC_BPE:
+      tfpi_texts_replace(ctx, t, s, n, st->from, st->from_n, " ", i + 1 < count);
+      break;
+    case TFPI_DEC_REPLACE:
+      if (!st->flag[0]) {
+        tfpi_texts_replace(ctx, t, s, n, st->from, st->from_n, st->to, st->to_n);
+        break;
+      }
+      for (k = 0; k < n && !ctx->status;) {
+        int64_t end, at = tfpi_find_pattern(st, 1, s, k, n, &end);
+        tfpi_texts_add(ctx, t, s + k, at - k);
+        if (at < n) tfpi_texts_add(ctx, t, st->to, st->to_n);
+        k = end;
+      }
+      break;
+    case TFPI_DEC_STRIP:
+      for (k = 0; k < st->flag[0] && st->from_n <= n && !memcmp(s, st->from, (size_t)st->from_n); k++)
+        s += st->from_n, n -= st->from_n;
+      for (k = 0; k < st->flag[1] && st->from_n <= n &&
+                  !memcmp(s + n - st->from_n, st->from, (size_t)st->from_n); k++)
+        n -= st->from_n;
+      tfpi_texts_add(ctx, t, s, n);
+      break;
+    default: tfpi_texts_add(ctx, t, s, n);
+  }
+}
+
+/* ByteLevel within a list: all texts to bytes, which are one text then. */
+static void tfpi_decode_bytes(tfp_tokenizer *tok, const char *s, int64_t n, tfpi_texts *t) {
+  const char *at = s, *end = s + n;
+  const int64_t start = t->n;
+  while (at < end) {
+    const uint32_t c = tfp_utf8_next(&at, end);
+    char byte;
+    if (c >= (uint32_t)TFPI_COUNT(tok->char_byte) || tok->char_byte[c] < 0) { /* as it is, then */
+      t->n = start;
+      tfpi_texts_add(tok->ctx, t, s, n);
+      return;
+    }
+    byte = (char)tok->char_byte[c];
+    tfpi_texts_add(tok->ctx, t, &byte, 1);
+  }
+}
+
+/* One decoder for all texts. */
+static void tfpi_decode_stage(tfp_tokenizer *tok, const tfpi_stage_spec *st, const tfpi_texts *from,
+                              tfpi_texts *to) {
+  tfp_ctx *ctx = tok->ctx;
+  int64_t i, n, bytes = 0; /* bytes: where those that ByteFallback collects begin */
+  to->n = to->count = 0;
+  for (i = 0; i < from->count && !ctx->status; i++) {
+    const char *s = tfpi_texts_at(from, i, &n);
+    const int byte = st->kind == TFPI_DEC_BYTE_FALLBACK ? tfpi_byte_token(s, n) : -1;
+    const char c = (char)byte;
+    if (byte >= 0) {
+      tfpi_texts_add(ctx, to, &c, 1);
+      continue;
+    }
+    if (st->kind == TFPI_DEC_BYTE_FALLBACK) tfpi_texts_bytes(ctx, to, bytes);
+    if (st->kind == TFPI_DEC_BYTES) tfpi_decode_bytes(tok, s, n, to);
+    else tfpi_decode_one(ctx, st, s, n, i, from->count, to);
+    if (st->kind != TFPI_DEC_BYTES && st->kind != TFPI_DEC_FUSE) tfpi_texts_end(ctx, to);
+    bytes = to->n;
+  }
+  if (st->kind == TFPI_DEC_BYTE_FALLBACK) tfpi_texts_bytes(ctx, to, bytes);
+  if (st->kind == TFPI_DEC_BYTES || st->kind == TFPI_DEC_FUSE) tfpi_texts_end(ctx, to);
+}
+
+/* Tokens through the list of decoders. */
+static void tfpi_decode_list(tfp_tokenizer *tok, const int32_t *ids, int64_t n, int flags,
+                             tfpi_out *o) {
+  tfpi_texts t[2];
+  int64_t i, bytes;
+  int k;
+  for (k = 0; k < 2; k++)
+    t[k].bytes = &tok->decoded[2 * k], t[k].ends = &tok->decoded[2 * k + 1], t[k].n = t[k].count = 0;
+  for (i = 0; i < n && !tok->ctx->status; i++) {
+    const tfpi_token *token = &tok->tokens[ids[i]];
+    if (flags & TFP_SKIP_SPECIAL && token->flags & TFPI_IS_SPECIAL) continue;
+    if (tok->decs.n == 0 && t[0].count) tfpi_texts_add(tok->ctx, &t[0], " ", 1);
+    tfpi_texts_add(tok->ctx, &t[0], token->text, token->text_n);
+    tfpi_texts_end(tok->ctx, &t[0]);
+  }
+  for (k = 0; k < tok->decs.n && !tok->ctx->status; k++)
+    tfpi_decode_stage(tok, &tok->decs.at[k], &t[k & 1], &t[~k & 1]);
+  k &= 1;
+  bytes = t[k].n;
+  if (tok->ctx->status || !bytes) return;
+  if (tok->clean_up) bytes = tfpi_clean_up(t[k].bytes->at, bytes);
+  tfpi_out_text(o, t[k].bytes->at, bytes);
+}
+
 TFP_API int64_t tfp_decode(tfp_tokenizer *tok, const int32_t *ids, int64_t n, int flags, char *out,
                            int64_t max) {
   tfpi_out o;
   int64_t i;
-  int any = 0;
+  int any = 0, list;
   if (!tok || tok->ctx->status) return -1;
   if (n < 0 || (!ids && n) || max < 0 || (!out && max) ||
       flags & ~(TFP_SKIP_SPECIAL | TFP_REPLACE_INVALID)) {
@@ -14497,6 +17090,7 @@ TFP_API int64_t tfp_decode(tfp_tokenizer *tok, const int32_t *ids, int64_t n, in
   }
   memset(&o, 0, sizeof o);
   o.at = out, o.max = max, o.replace = flags & TFP_REPLACE_INVALID;
+  list = tok->decoder == TFPI_DECODE_LIST || tok->clean_up;
   for (i = 0; i < n; i++) {
     const tfpi_token *t = ids[i] >= 0 && ids[i] < tok->size ? &tok->tokens[ids[i]] : NULL;
     if (!t || !t->text) {
@@ -14505,10 +17099,14 @@ TFP_API int64_t tfp_decode(tfp_tokenizer *tok, const int32_t *ids, int64_t n, in
                 tok->size);
       return -1;
     }
-    if (flags & TFP_SKIP_SPECIAL && t->flags & TFPI_IS_SPECIAL) continue;
+    if (list || (flags & TFP_SKIP_SPECIAL && t->flags & TFPI_IS_SPECIAL)) continue;
     if (any && tok->decoder == TFPI_DECODE_JOIN) tfpi_out_text(&o, " ", 1);
     tfpi_out_text(&o, t->raw, t->raw_n);
     any = 1;
+  }
+  if (list) {
+    tfpi_decode_list(tok, ids, n, flags, &o);
+    if (tok->ctx->status) return -1;
   }
   tfpi_out_decide(&o, 1);
   if (o.n < max) out[o.n] = 0;
@@ -14525,8 +17123,8 @@ struct tfp_encoder {
   tfp_status (*emit)(void *user, const int32_t *ids, int64_t n);
   void *user;
   char *text;
-  int32_t *ids;
-  int64_t n, done, room; /* bytes in text; bytes of the whole text before them; of ids */
+  tfpi_grown ids;
+  int64_t n, done; /* bytes in text; bytes of the whole text before them */
 };
 
 TFP_API tfp_encoder *tfp_encoder_new(tfp_tokenizer *tok, int flags,
@@ -14558,9 +17156,9 @@ TFP_API tfp_encoder *tfp_encoder_new(tfp_tokenizer *tok, int flags,
   enc->next = tok->encoders;
   tok->encoders = enc;
   enc->text = (char *)tfpi_new(enc->arena, TFPI_PIECE_MAX, 1);
-  enc->room = TFPI_PIECE_MAX * (tok->add_prefix_space ? 2 : 1) +
-              TFPI_TEMPLATE_MAX; /* at most an id a byte */
-  enc->ids = (int32_t *)tfpi_new(enc->arena, enc->room, sizeof *enc->ids);
+  if (!tok->ctx->status) /* at most an id a byte, as a rule */
+    tfpi_grown_to(tok->ctx, &enc->ids, 0, (int64_t)sizeof(int32_t) *
+              (TFPI_PIECE_MAX * (tok->add_prefix_space ? 2 : 1) + TFPI_TEMPLATE_MAX));
   if (!tok->ctx->status) return enc;
   tfp_encoder_free(enc);
   return NULL;
@@ -14571,6 +17169,7 @@ TFP_API void tfp_encoder_free(tfp_encoder *enc) {
   if (!enc) return;
   for (at = &enc->tok->encoders; *at; at = &(*at)->next)
     if (*at == enc) { *at = enc->next; break; }
+  tfpi_grown_free(&enc->ids);
   tfpi_arena_return(enc->arena);
 }
 
@@ -14594,18 +17193,20 @@ static tfp_status tfpi_encoder_flush(tfp_encoder *enc, int64_t n, int last) {
   tfp_ctx *ctx = enc->tok->ctx;
   tfpi_ids out;
   tfp_status said;
-  memset(&out, 0, sizeof out);
-  out.at = enc->ids, out.max = enc->room;
-  if (!enc->started) tfpi_encoder_template(enc, &out, 0);
-  tfpi_encode_text(enc->tok, &out, enc->text, n, enc->done, enc->flags & TFP_PARSE_SPECIAL ? 0 : 2,
-                   !enc->started);
-  if (last) tfpi_encoder_template(enc, &out, 1);
+  do { /* a second time if the first shows that there is not room enough */
+    memset(&out, 0, sizeof out);
+    out.at = (int32_t *)(void *)enc->ids.at, out.max = enc->ids.room / (int64_t)sizeof *out.at;
+    if (!enc->started) tfpi_encoder_template(enc, &out, 0);
+    tfpi_encode_text(enc->tok, &out, enc->text, n, enc->done, enc->flags, !enc->started);
+    if (last) tfpi_encoder_template(enc, &out, 1);
+  } while (!ctx->status && out.n > out.max &&
+           !tfpi_grown_to(ctx, &enc->ids, 0, out.n * (int64_t)sizeof *out.at));
   enc->started = 1;
   enc->done += n;
   enc->n -= n;
   memmove(enc->text, enc->text + n, (size_t)enc->n);
   if (ctx->status || !out.n) return ctx->status;
-  said = enc->emit(enc->user, enc->ids, out.n);
+  said = enc->emit(enc->user, out.at, out.n);
   if (said && !ctx->status) tfpi_fail(ctx, said, "tfp_encoder: stopped by its callback");
   return ctx->status;
 }
@@ -14747,8 +17348,6 @@ static tfp_status tfpi_load_added(tfp_tokenizer *tok, const tfp_json *list) {
       return tfpi_fail(tok->ctx, TFP_ERR_FORMAT,
                        "tfp_tokenizer_load: added token %i has no content or no id",
                        (int64_t)tok->n_added);
-    if (tfp_json_get_bool(v, "single_word", 0))
-      return tfpi_refuse(tok, "flag single_word of the added token", text->text);
     known = tfpi_token_find(tok, text->text, (size_t)text->text_bytes, "", 0);
     if (known >= 0 && (known != id || tok->tokens[known].flags & TFPI_IS_ADDED))
       return tfpi_fail(tok->ctx, TFP_ERR_FORMAT,
@@ -14759,6 +17358,7 @@ static tfp_status tfpi_load_added(tfp_tokenizer *tok, const tfp_json *list) {
     tok->tokens[id].flags |=
         TFPI_IS_ADDED | (tfp_json_get_bool(v, "special", 0) ? TFPI_IS_SPECIAL : 0);
     a = tfpi_added_put(tok, id);
+    a->single_word = tfp_json_get_bool(v, "single_word", 0);
     a->lstrip = tfp_json_get_bool(v, "lstrip", 0);
     a->rstrip = tfp_json_get_bool(v, "rstrip", 0);
     a->normalized = tfp_json_get_bool(v, "normalized", 0);
@@ -14766,43 +17366,207 @@ static tfp_status tfpi_load_added(tfp_tokenizer *tok, const tfp_json *list) {
   return TFP_OK;
 }
 
+/* A text that stays as long as the tokenizer; a NUL behind it. */
+static const char *tfpi_keep_text(tfp_tokenizer *tok, const char *s, int64_t n) {
+  char *copy = tfpi_tokenizer_bytes_new(tok, (size_t)n + 1);
+  if (!copy) return "";
+  if (n) memcpy(copy, s, (size_t)n);
+  copy[n] = 0;
+  return copy;
+}
+
+static const char tfpi_base64[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/* Base64 to bytes that the tokenizer keeps, a NUL behind them; NULL for what is none. */
+static char *tfpi_base64_read(tfp_tokenizer *tok, const char *s, int64_t n, int64_t *bytes) {
+  int8_t digit[256];
+  uint32_t bits = 0;
+  int64_t i, out = 0;
+  int held = 0;
+  char *to = (char *)tfpi_new(tok->arena, n / 4 * 3 + 4, 1);
+  if (!to) return NULL;
+  memset(digit, -1, sizeof digit);
+  for (i = 0; i < 64; i++) digit[(unsigned char)tfpi_base64[i]] = (int8_t)i;
+  while (n && s[n - 1] == '=') n--;
+  for (i = 0; i < n; i++) {
+    if (digit[(unsigned char)s[i]] < 0) return NULL;
+    bits = bits << 6 | (uint32_t)(uint8_t)digit[(unsigned char)s[i]], held += 6;
+    if (held >= 8) held -= 8, to[out++] = (char)(bits >> held & 255);
+  }
+  to[out] = 0;
+  *bytes = out;
+  return to;
+}
+
+/* A charsmap: size of the array, the array, texts that NULs end. All that it points to is checked. */
+static tfp_status tfpi_load_charsmap(tfp_tokenizer *tok, const char *blob, int64_t n) {
+  tfpi_charsmap *m = &tok->charsmap;
+  int64_t i;
+  const int64_t trie = n >= 4 ? (int64_t)tfpi_get32((const unsigned char *)blob) : -1;
+  if (m->blob && (m->n_blob != n || memcmp(m->blob, blob, (size_t)n)))
+    return tfpi_refuse(tok, "normalizer", "Precompiled with a second charsmap");
+  if (trie < 1024 || trie % 4 || trie > n - 4 || tfp_utf8_check(blob + 4 + trie, n - 4 - trie) >= 0)
+    return tfpi_fail(tok->ctx, TFP_ERR_FORMAT,
+                     "tfp_tokenizer_load: a charsmap of %i bytes has a trie of %i, or texts that "
+                     "are not UTF-8", n, trie);
+  m->blob = blob, m->n_blob = n;
+  m->units = (const unsigned char *)blob + 4, m->n_units = trie / 4;
+  m->strings = blob + 4 + trie, m->n_strings = n - 4 - trie;
+  for (i = 0; i < m->n_units; i++) {
+    const uint32_t unit = tfpi_get32(m->units + 4 * i);
+    const int64_t leaf = i ^ (int64_t)((unit >> 10) << ((unit & 0x200) >> 6));
+    if (unit >> 31 || !(unit & 0x100)) continue;
+    if (leaf >= m->n_units ||
+        (int64_t)(tfpi_get32(m->units + 4 * leaf) & 0x7FFFFFFFu) >= m->n_strings)
+      return tfpi_fail(tok->ctx, TFP_ERR_FORMAT,
+                       "tfp_tokenizer_load: unit %i of the charsmap points outside it", i);
+  }
+  return TFP_OK;
+}
+
+static tfpi_stage_spec *tfpi_stage_add(tfp_tokenizer *tok, tfpi_stages *list,
+                                       tfpi_stage_kind kind) {
+  tfpi_stage_spec *st = &list->at[list->n < TFPI_STAGES_MAX ? list->n : 0];
+  if (list->n == TFPI_STAGES_MAX)
+    tfpi_fail(tok->ctx, TFP_ERR_UNSUPPORTED, "tfp_tokenizer_load: more than %d stages in a list",
+              (int)TFPI_STAGES_MAX);
+  else list->n++;
+  memset(st, 0, sizeof *st);
+  st->kind = kind;
+  return st;
+}
+static void tfpi_stage_text(tfp_tokenizer *tok, const tfp_json *v, const char **text, int32_t *n) {
+  const int is = v && v->type == TFP_JSON_STRING && v->text_bytes < 65536;
+  *text = is ? tfpi_keep_text(tok, v->text, v->text_bytes) : "";
+  *n = is ? (int32_t)v->text_bytes : 0;
+}
+/* {"String": ...} or {"Regex": ...} of the patterns that are known; which of them. */
+static int tfpi_load_pattern(tfp_tokenizer *tok, const tfp_json *v, const char *stage,
+                             tfpi_stage_spec *st, const char *one, const char *two) {
+  const tfp_json *text = tfp_json_get(v, "String"), *regex = tfp_json_get(v, "Regex");
+  if (v && v->type == TFP_JSON_STRING) text = v;
+  if (text && text->type == TFP_JSON_STRING && text->text_bytes) {
+    tfpi_stage_text(tok, text, &st->from, &st->from_n);
+    return 0;
+  }
+  if (one && tfpi_text_is(regex, one)) return 1;
+  if (two && tfpi_text_is(regex, two)) return 2;
+  tfpi_fail(tok->ctx, TFP_ERR_UNSUPPORTED, "tfp_tokenizer_load: the pattern '%s' of %s is not "
+            "supported", regex && regex->type == TFP_JSON_STRING ? regex->text : "", stage);
+  return 0;
+}
+
 static tfp_status tfpi_load_normalizer(tfp_tokenizer *tok, const tfp_json *v) {
-  if (!v || (!strcmp(tfpi_type_of(v), "Sequence") && tfp_json_get(v, "normalizers") &&
-             !tfp_json_get(v, "normalizers")->count))
-    return TFP_OK;
-  return tfpi_refuse(tok, "normalizer", tfpi_type_of(v));
+  static const char *const plain[] = {"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents"};
+  const char *type = tfpi_type_of(v);
+  tfpi_stages *l = &tok->norms;
+  tfpi_stage_spec *st;
+  int i;
+  if (!v) return TFP_OK;
+  if (!strcmp(type, "Sequence")) {
+    const tfp_json *list = tfp_json_get(v, "normalizers");
+    for (v = list ? list->child : NULL; v && !tok->ctx->status; v = v->next)
+      tfpi_load_normalizer(tok, v);
+    return tok->ctx->status;
+  }
+  for (i = 0; i < TFPI_COUNT(plain); i++)
+    if (!strcmp(type, plain[i])) {
+      tfpi_stage_add(tok, l, (tfpi_stage_kind)(TFPI_NORM_NFC + i));
+      return tok->ctx->status;
+    }
+  if (!strcmp(type, "BertNormalizer")) {
+    for (i = 0; i < l->n; i++) /* tok->bert_ascii is for one */
+      if (l->at[i].kind == TFPI_NORM_BERT) return tfpi_refuse(tok, "normalizer", "BertNormalizer twice");
+    st = tfpi_stage_add(tok, l, TFPI_NORM_BERT);
+    st->flag[0] = tfp_json_get_bool(v, "clean_text", 1);
+    st->flag[1] = tfp_json_get_bool(v, "handle_chinese_chars", 1);
+    st->flag[2] = tfp_json_get_bool(v, "strip_accents", -1);
+    st->flag[3] = tfp_json_get_bool(v, "lowercase", 1);
+  } else if (!strcmp(type, "Precompiled")) {
+    const tfp_json *text = tfp_json_get(v, "precompiled_charsmap");
+    const char *blob = NULL;
+    int64_t n = 0;
+    if (text && text->type == TFP_JSON_STRING)
+      blob = tfpi_base64_read(tok, text->text, text->text_bytes, &n);
+    if (!blob && !tok->ctx->status)
+      return tfpi_fail(tok->ctx, TFP_ERR_FORMAT, "tfp_tokenizer_load: a charsmap is no base64");
+    if (tok->ctx->status || tfpi_load_charsmap(tok, blob, n)) return tok->ctx->status;
+    tfpi_stage_add(tok, l, TFPI_NORM_PRECOMPILED);
+  } else if (!strcmp(type, "Strip")) {
+    st = tfpi_stage_add(tok, l, TFPI_NORM_STRIP);
+    st->flag[0] = tfp_json_get_bool(v, "strip_left", 1);
+    st->flag[1] = tfp_json_get_bool(v, "strip_right", 1);
+  } else if (!strcmp(type, "Replace")) {
+    st = tfpi_stage_add(tok, l, TFPI_NORM_REPLACE);
+    st->flag[0] = tfpi_load_pattern(tok, tfp_json_get(v, "pattern"), "Replace", st, " {2,}", NULL);
+    tfpi_stage_text(tok, tfp_json_get(v, "content"), &st->to, &st->to_n);
+  } else if (!strcmp(type, "Prepend")) {
+    st = tfpi_stage_add(tok, l, TFPI_NORM_PREPEND);
+    tfpi_stage_text(tok, tfp_json_get(v, "prepend"), &st->to, &st->to_n);
+  } else return tfpi_refuse(tok, "normalizer", type);
+  return tok->ctx->status;
+}
+
+static const char *const tfpi_behavior_names[] = {"Removed", "Isolated", "MergedWithPrevious",
+                                                  "MergedWithNext", "Contiguous"};
+static int32_t tfpi_load_behavior(tfp_tokenizer *tok, const tfp_json *v) {
+  const char *name = tfp_json_get_text(v, "behavior", "Isolated");
+  int i;
+  for (i = 0; i < TFPI_COUNT(tfpi_behavior_names); i++)
+    if (!strcmp(name, tfpi_behavior_names[i])) return i;
+  tfpi_refuse(tok, "behavior", name);
+  return 0;
+}
+/* Metaspace, before the model and after it: sign and scheme. Older files have add_prefix_space. */
+static void tfpi_load_metaspace(tfp_tokenizer *tok, const tfp_json *v, tfpi_stage_spec *st) {
+  const char *scheme = tfp_json_get_text(v, "prepend_scheme", "always");
+  tfpi_stage_text(tok, tfp_json_get(v, "replacement"), &st->to, &st->to_n);
+  if (!st->to_n) st->to = "\xE2\x96\x81", st->to_n = 3;
+  st->flag[0] = !strcmp(scheme, "always") ? 2 : !strcmp(scheme, "first");
+  if (!tfp_json_get_bool(v, "add_prefix_space", 1)) st->flag[0] = 0;
+  st->flag[1] = tfp_json_get_bool(v, "split", 1);
+  if (st->flag[0] == 0 && strcmp(scheme, "never") && strcmp(scheme, "always"))
+    tfpi_refuse(tok, "prepend_scheme", scheme);
+}
+static void tfpi_load_byte_level(const tfp_json *v, tfpi_stage_spec *st) {
+  st->flag[0] = tfp_json_get_bool(v, "add_prefix_space", 1);
+  st->flag[1] = tfp_json_get_bool(v, "trim_offsets", 1);
+  st->flag[2] = tfp_json_get_bool(v, "use_regex", 1);
 }
 
 static tfp_status tfpi_load_pre(tfp_tokenizer *tok, const tfp_json *v) {
   const char *type = tfpi_type_of(v);
-  const tfp_json *list = tfp_json_get(v, "pretokenizers"), *last = v;
-  int regex;
+  tfpi_stages *l = &tok->pres;
+  tfpi_stage_spec *st;
   if (!v) return TFP_OK;
   if (!strcmp(type, "Sequence")) {
-    const tfp_json *split = tfp_json_at(list, 0);
-    if (!list || list->count < 1 || list->count > 2) return tfpi_refuse(tok, "pre_tokenizer", type);
-    last = tfp_json_at(list, list->count - 1);
-    if (list->count == 2) {
-      if (strcmp(tfpi_type_of(split), "Split"))
-        return tfpi_refuse(tok, "pre_tokenizer", tfpi_type_of(split));
-      if (!tfpi_text_is(tfp_json_get(tfp_json_get(split, "pattern"), "Regex"), TFPI_BLOOM_REGEX) ||
-          !tfpi_text_is(tfp_json_get(split, "behavior"), "Isolated") ||
-          tfp_json_get_bool(split, "invert", 0))
-        return tfpi_refuse(tok, "pre_tokenizer", "Split with another pattern than BLOOM's");
-      tok->pre = TFPI_PRE_BLOOM;
-    }
+    const tfp_json *list = tfp_json_get(v, "pretokenizers");
+    for (v = list ? list->child : NULL; v && !tok->ctx->status; v = v->next) tfpi_load_pre(tok, v);
+    return tok->ctx->status;
   }
-  if (strcmp(tfpi_type_of(last), "ByteLevel"))
-    return tfpi_refuse(tok, "pre_tokenizer", tfpi_type_of(last));
-  tok->byte_level = 1;
-  tok->add_prefix_space = tfp_json_get_bool(last, "add_prefix_space", 1);
-  tok->trim_offsets = tfp_json_get_bool(last, "trim_offsets", 1);
-  regex = tfp_json_get_bool(last, "use_regex", 1);
-  if (tok->pre == TFPI_PRE_BLOOM && (regex || tok->add_prefix_space))
-    return tfpi_refuse(tok, "pre_tokenizer",
-                       "Split followed by a ByteLevel with use_regex or add_prefix_space");
-  if (regex) tok->pre = TFPI_PRE_GPT2;
-  return TFP_OK;
+  if (tok->byte_level) return tfpi_refuse(tok, "pre_tokenizer behind ByteLevel,", type);
+  if (!strcmp(type, "ByteLevel")) {
+    st = tfpi_stage_add(tok, l, TFPI_CUT_BYTES);
+    tfpi_load_byte_level(v, st);
+    tok->byte_level = 1;
+    tok->add_prefix_space = st->flag[0], tok->trim_offsets = st->flag[1];
+  } else if (!strcmp(type, "Metaspace")) {
+    tfpi_load_metaspace(tok, v, tfpi_stage_add(tok, l, TFPI_CUT_METASPACE));
+  } else if (!strcmp(type, "WhitespaceSplit")) tfpi_stage_add(tok, l, TFPI_CUT_SPACES);
+  else if (!strcmp(type, "Whitespace")) tfpi_stage_add(tok, l, TFPI_CUT_WORDS);
+  else if (!strcmp(type, "BertPreTokenizer")) tfpi_stage_add(tok, l, TFPI_CUT_BERT);
+  else if (!strcmp(type, "Punctuation")) {
+    tfpi_stage_add(tok, l, TFPI_CUT_PUNCTUATION)->flag[0] = tfpi_load_behavior(tok, v);
+  } else if (!strcmp(type, "Digits")) {
+    tfpi_stage_add(tok, l, TFPI_CUT_DIGITS)->flag[0] = tfp_json_get_bool(v, "individual_digits", 0);
+  } else if (!strcmp(type, "Split")) {
+    st = tfpi_stage_add(tok, l, TFPI_CUT_SPLIT);
+    st->flag[0] = tfpi_load_behavior(tok, v);
+    st->flag[1] = tfp_json_get_bool(v, "invert", 0);
+    st->flag[2] = tfpi_load_pattern(tok, tfp_json_get(v, "pattern"), "Split", st, TFPI_GPT2_REGEX,
+                                    TFPI_BLOOM_REGEX);
+  } else return tfpi_refuse(tok, "pre_tokenizer", type);
+  return tok->ctx->status;
 }
 
 /* One list of a TemplateProcessing. */
@@ -14863,8 +17627,11 @@ static tfp_status tfpi_load_post(tfp_tokenizer *tok, const tfp_json *v) {
     }
     return tok->ctx->status;
   }
-  tok->post_trim = tfp_json_get_bool(v, "trim_offsets", 1);
-  tok->post_prefix = tfp_json_get_bool(v, "add_prefix_space", 1);
+  if (!strcmp(type, "ByteLevel") || !strcmp(type, "RobertaProcessing")) {
+    tok->post_bytes = 1;
+    tok->post_trim = tfp_json_get_bool(v, "trim_offsets", 1);
+    tok->post_prefix = tfp_json_get_bool(v, "add_prefix_space", 1);
+  }
   if (!strcmp(type, "ByteLevel")) {
     tok->post = TFPI_POST_BYTES;
   } else if (!strcmp(type, "RobertaProcessing") || !strcmp(type, "BertProcessing")) {
@@ -14885,56 +17652,483 @@ static tfp_status tfpi_load_post(tfp_tokenizer *tok, const tfp_json *v) {
 }
 
 static tfp_status tfpi_load_decoder(tfp_tokenizer *tok, const tfp_json *v) {
+  const char *type = tfpi_type_of(v);
+  tfpi_stages *l = &tok->decs;
+  tfpi_stage_spec *st;
   if (!v) return TFP_OK;
-  if (!strcmp(tfpi_type_of(v), "ByteLevel")) tok->decoder = TFPI_DECODE_BYTES;
-  else if (!strcmp(tfpi_type_of(v), "Fuse")) tok->decoder = TFPI_DECODE_FUSE;
-  else return tfpi_refuse(tok, "decoder", tfpi_type_of(v));
-  return TFP_OK;
+  if (!strcmp(type, "Sequence")) {
+    const tfp_json *list = tfp_json_get(v, "decoders");
+    for (v = list ? list->child : NULL; v && !tok->ctx->status; v = v->next)
+      tfpi_load_decoder(tok, v);
+  } else if (!strcmp(type, "ByteLevel")) {
+    tfpi_load_byte_level(v, tfpi_stage_add(tok, l, TFPI_DEC_BYTES));
+  } else if (!strcmp(type, "Fuse")) tfpi_stage_add(tok, l, TFPI_DEC_FUSE);
+  else if (!strcmp(type, "ByteFallback")) tfpi_stage_add(tok, l, TFPI_DEC_BYTE_FALLBACK);
+  else if (!strcmp(type, "WordPiece")) {
+    st = tfpi_stage_add(tok, l, TFPI_DEC_WORDPIECE);
+    tfpi_stage_text(tok, tfp_json_get(v, "prefix"), &st->from, &st->from_n);
+    st->flag[0] = tfp_json_get_bool(v, "cleanup", 1);
+  } else if (!strcmp(type, "Metaspace")) {
+    tfpi_load_metaspace(tok, v, tfpi_stage_add(tok, l, TFPI_DEC_METASPACE));
+  } else if (!strcmp(type, "BPEDecoder")) {
+    st = tfpi_stage_add(tok, l, TFPI_DEC_BPE);
+    tfpi_stage_text(tok, tfp_json_get(v, "suffix"), &st->from, &st->from_n);
+  } else if (!strcmp(type, "Strip")) {
+    st = tfpi_stage_add(tok, l, TFPI_DEC_STRIP);
+    tfpi_stage_text(tok, tfp_json_get(v, "content"), &st->from, &st->from_n);
+    st->flag[0] = (int32_t)tfpi_min64(tfp_json_get_int(v, "start", 0), INT32_MAX);
+    st->flag[1] = (int32_t)tfpi_min64(tfp_json_get_int(v, "stop", 0), INT32_MAX);
+    if (!st->from_n) return tfpi_refuse(tok, "decoder", "Strip without a text");
+  } else if (!strcmp(type, "Replace")) {
+    st = tfpi_stage_add(tok, l, TFPI_DEC_REPLACE);
+    st->flag[0] = tfpi_load_pattern(tok, tfp_json_get(v, "pattern"), "Replace", st, " {2,}", NULL);
+    tfpi_stage_text(tok, tfp_json_get(v, "content"), &st->to, &st->to_n);
+  } else return tfpi_refuse(tok, "decoder", type);
+  tok->decoder = TFPI_DECODE_LIST;
+  if (l->n == 1 && l->at[0].kind == TFPI_DEC_BYTES) tok->decoder = TFPI_DECODE_BYTES;
+  if (l->n == 1 && l->at[0].kind == TFPI_DEC_FUSE) tok->decoder = TFPI_DECODE_FUSE;
+  return tok->ctx->status;
+}
+
+/* A short text of the model: a prefix or suffix. */
+static void tfpi_load_affix(tfp_tokenizer *tok, const tfp_json *model, const char *key,
+                            const char *otherwise, const char **text, int32_t *n) {
+  const tfp_json *v = tfpi_member(model, key);
+  if (v) tfpi_stage_text(tok, v, text, n);
+  else *text = otherwise, *n = (int32_t)strlen(otherwise);
+  if (*n > 60) tfpi_fail(tok->ctx, TFP_ERR_UNSUPPORTED, "tfp_tokenizer_load: %s has %d bytes", key,
+                         (int)*n);
+}
+/* unk_token, if it is there; in BPE it must be in the vocabulary. */
+static tfp_status tfpi_load_unk(tfp_tokenizer *tok, const char *unk, int needed) {
+  if (!*unk) return TFP_OK;
+  tok->unk = tfp_token_id(tok, unk);
+  if (tok->unk >= 0 && !(tok->tokens[tok->unk].flags & TFPI_IN_MODEL)) tok->unk = -1;
+  if (tok->unk >= 0 || !needed) return TFP_OK;
+  return tfpi_fail(tok->ctx, TFP_ERR_FORMAT,
+                   "tfp_tokenizer_load: unk_token '%s' is not in the vocabulary", unk);
+}
+/* The tokens <0x00> to <0xFF>. */
+static tfp_status tfpi_load_fallback(tfp_tokenizer *tok, int wanted) {
+  char name[8] = "<0x00>";
+  int i;
+  if (!wanted) return TFP_OK;
+  tok->fallback = (int32_t *)tfpi_new(tok->arena, 256, sizeof *tok->fallback);
+  for (i = 0; i < 256 && tok->fallback; i++) {
+    name[3] = "0123456789ABCDEF"[i >> 4], name[4] = "0123456789ABCDEF"[i & 15];
+    tok->fallback[i] = tfpi_token_find(tok, name, 6, "", 0);
+    if (tok->fallback[i] >= 0 && !(tok->tokens[tok->fallback[i]].flags & TFPI_IN_MODEL))
+      tok->fallback[i] = -1;
+  }
+  return tok->ctx->status;
 }
 
 /* The model's options; its vocabulary is there already. */
 static tfp_status tfpi_load_bpe(tfp_tokenizer *tok, const tfp_json *model) {
-  const char *unk = tfp_json_get_text(model, "unk_token", "");
   if (tfp_json_get_number(model, "dropout", 0) > 0)
     return tfpi_refuse(tok, "BPE option", "dropout");
-  if (*tfp_json_get_text(model, "continuing_subword_prefix", ""))
-    return tfpi_refuse(tok, "BPE option", "continuing_subword_prefix");
-  if (*tfp_json_get_text(model, "end_of_word_suffix", ""))
-    return tfpi_refuse(tok, "BPE option", "end_of_word_suffix");
-  if (tfp_json_get_bool(model, "byte_fallback", 0))
-    return tfpi_refuse(tok, "BPE option", "byte_fallback");
+  tfpi_load_affix(tok, model, "continuing_subword_prefix", "", &tok->prefix, &tok->prefix_n);
+  tfpi_load_affix(tok, model, "end_of_word_suffix", "", &tok->suffix, &tok->suffix_n);
+  tfpi_load_fallback(tok, tfp_json_get_bool(model, "byte_fallback", 0));
   tok->fuse_unk = tfp_json_get_bool(model, "fuse_unk", 0);
   tok->ignore_merges = tfp_json_get_bool(model, "ignore_merges", 0);
-  if (*unk) {
-    tok->unk = tfp_token_id(tok, unk);
-    if (tok->unk < 0 || !(tok->tokens[tok->unk].flags & TFPI_IN_MODEL))
-      return tfpi_fail(tok->ctx, TFP_ERR_FORMAT,
-                       "tfp_tokenizer_load: unk_token '%s' is not in the vocabulary", unk);
-  }
+  if (tok->ctx->status || tfpi_load_unk(tok, tfp_json_get_text(model, "unk_token", ""), 1))
+    return tok->ctx->status;
+  tok->affixed = tok->prefix_n || tok->suffix_n || tok->fallback;
+  if (tok->affixed && tok->byte_level)
+    return tfpi_refuse(tok, "ByteLevel pre_tokenizer with", "a prefix, suffix or byte_fallback");
   tok->fuse_unk &= tok->unk >= 0;
   return tfpi_merges_json(tok, tfp_json_get(model, "merges"));
+}
+static tfp_status tfpi_load_wordpiece(tfp_tokenizer *tok, const tfp_json *model) {
+  tok->model = TFPI_MODEL_WORDPIECE;
+  tfpi_load_affix(tok, model, "continuing_subword_prefix", "##", &tok->prefix, &tok->prefix_n);
+  tok->max_word_chars = tfp_json_get_int(model, "max_input_chars_per_word", 100);
+  return tfpi_load_unk(tok, tfp_json_get_text(model, "unk_token", "[UNK]"), 0);
+}
+
+/* A new tokenizer with the pieces of a Unigram model: a list of [piece, score]. */
+static tfp_tokenizer *tfpi_vocab_pieces(tfp_ctx *ctx, const tfp_json *vocab,
+                                        const tfp_json *added) {
+  const tfp_json *v;
+  tfp_tokenizer *tok;
+  int64_t top = vocab ? vocab->count - 1 : -1;
+  if (!vocab || vocab->type != TFP_JSON_ARRAY || !vocab->count) {
+    tfpi_fail(ctx, TFP_ERR_FORMAT, "tfp_tokenizer_load: the vocabulary is not a list of pieces");
+    return NULL;
+  }
+  for (v = added ? added->child : NULL; v; v = v->next)
+    top = tfpi_max64(top, tfp_json_get_int(v, "id", INT64_MAX));
+  if (top >= TFPI_MAX_TOKENS || top > 64 * vocab->count + 4096) {
+    tfpi_fail(ctx, TFP_ERR_FORMAT,
+              "tfp_tokenizer_load: a vocabulary of %i pieces has an id that is no number from 0 to "
+              "a little above that", vocab->count);
+    return NULL;
+  }
+  tok = tfpi_tokenizer_new(ctx, top + 1);
+  if (!tok) return NULL;
+  tok->scores = (double *)tfpi_new(tok->arena, tok->cap, sizeof *tok->scores);
+  for (v = vocab->child; v && !ctx->status; v = v->next) {
+    const tfp_json *piece = tfp_json_at(v, 0), *score = tfp_json_at(v, 1);
+    const int64_t id = tok->size;
+    if (v->count != 2 || piece->type != TFP_JSON_STRING ||
+        (score->type != TFP_JSON_FLOAT && score->type != TFP_JSON_INT))
+      tfpi_fail(ctx, TFP_ERR_FORMAT, "tfp_tokenizer_load: piece %i is not [text, score]", id);
+    else if (!tfpi_token_add(tok, id, piece->text, (size_t)piece->text_bytes, "", 0, TFPI_IN_MODEL))
+      tok->scores[id] = score->number;
+  }
+  if (!ctx->status) return tok;
+  tfp_tokenizer_free(tok);
+  return NULL;
+}
+/* What follows from the scores. */
+static tfp_status tfpi_unigram_ready(tfp_tokenizer *tok, int64_t unk) {
+  double least = 0;
+  int64_t i, any = 0;
+  tok->model = TFPI_MODEL_UNIGRAM;
+  for (i = 0; i < tok->size; i++) {
+    if (!(tok->tokens[i].flags & TFPI_IN_MODEL)) continue;
+    if (!(tok->scores[i] >= -1e300 && tok->scores[i] <= 1e300))
+      return tfpi_fail(tok->ctx, TFP_ERR_FORMAT,
+                       "tfp_tokenizer_load: the score of piece %i is not a finite number", i);
+    if (!any++ || tok->scores[i] < least) least = tok->scores[i];
+  }
+  tok->unk_score = least - 10;
+  if (unk == -1) return TFP_OK;
+  if (unk < 0 || unk >= tok->size || !(tok->tokens[unk].flags & TFPI_IN_MODEL))
+    return tfpi_fail(tok->ctx, TFP_ERR_FORMAT,
+                     "tfp_tokenizer_load: unk_id %i is not one of the %i pieces", unk, any);
+  tok->unk = (int32_t)unk;
+  return TFP_OK;
+}
+
+static tfp_status tfpi_load_model(tfp_tokenizer *tok, const tfp_json *model, const char *type) {
+  const tfp_json *unk = tfpi_member(model, "unk_id");
+  if (!strcmp(type, "BPE")) return tfpi_load_bpe(tok, model);
+  if (!strcmp(type, "WordPiece")) return tfpi_load_wordpiece(tok, model);
+  if (unk && unk->type != TFP_JSON_INT)
+    return tfpi_fail(tok->ctx, TFP_ERR_FORMAT, "tfp_tokenizer_load: unk_id is not a number");
+  if (unk && unk->integer < 0)
+    return tfpi_fail(tok->ctx, TFP_ERR_FORMAT, "tfp_tokenizer_load: unk_id is %i", unk->integer);
+  if (tfpi_load_fallback(tok, tfp_json_get_bool(model, "byte_fallback", 0)))
+    return tok->ctx->status;
+  return tfpi_unigram_ready(tok, unk ? unk->integer : -1);
 }
 
 static tfp_tokenizer *tfpi_load_json(tfp_ctx *ctx, const tfp_json *root) {
   const tfp_json *model = tfpi_member(root, "model"), *added = tfpi_member(root, "added_tokens");
   const tfp_json *vocab = tfp_json_get(model, "vocab"); /* older files name no type */
-  const char *guess = tfp_json_get(model, "merges")            ? "BPE"
-                      : vocab && vocab->type == TFP_JSON_ARRAY ? "Unigram"
-                                                               : "(no type)";
+  const char *guess = tfp_json_get(model, "merges")                     ? "BPE"
+                      : vocab && vocab->type == TFP_JSON_ARRAY          ? "Unigram"
+                      : tfp_json_get(model, "continuing_subword_prefix") ? "WordPiece"
+                                                                        : "(no type)";
   const char *type = tfp_json_get_text(model, "type", guess);
+  const int pieces = !strcmp(type, "Unigram");
   tfp_tokenizer *tok;
-  if (strcmp(type, "BPE")) {
+  if (!pieces && strcmp(type, "BPE") && strcmp(type, "WordPiece")) {
     tfpi_fail(ctx, TFP_ERR_UNSUPPORTED,
-              "tfp_tokenizer_load: the model %s is not supported, only BPE is", type);
+              "tfp_tokenizer_load: the model %s is not supported, only BPE, WordPiece and Unigram are",
+              type);
     return NULL;
   }
-  tok = tfpi_vocab_json(ctx, vocab, added);
+  tok = pieces ? tfpi_vocab_pieces(ctx, vocab, added) : tfpi_vocab_json(ctx, vocab, added);
   if (!tok) return NULL;
   if (!tfpi_load_normalizer(tok, tfpi_member(root, "normalizer")) &&
       !tfpi_load_pre(tok, tfpi_member(root, "pre_tokenizer")) &&
       !tfpi_load_decoder(tok, tfpi_member(root, "decoder")) && !tfpi_load_added(tok, added) &&
-      !tfpi_load_bpe(tok, model) && !tfpi_load_post(tok, tfpi_member(root, "post_processor")))
+      !tfpi_load_model(tok, model, type) &&
+      !tfpi_load_post(tok, tfpi_member(root, "post_processor")))
     return tok;
+  tfp_tokenizer_free(tok);
+  return NULL;
+}
+
+/* ---- BERT's vocab.txt ---- */
+
+/* The line without white space at its end. */
+static int64_t tfpi_trim_line(const char *s, int64_t n) {
+  while (n > 0) {
+    uint32_t c = (unsigned char)s[n - 1];
+    int64_t from = n - 1;
+    while (from > 0 && n - from < 4 && ((unsigned char)s[from] & 0xC0) == 0x80) from--;
+    if (c >= 128 && !tfp_utf8_decode(s + from, n - from, &c)) break;
+    if (!tfpi_is_white(c)) break;
+    n = c < 128 ? n - 1 : from;
+  }
+  return n;
+}
+
+static tfp_tokenizer *tfpi_load_lines(tfp_ctx *ctx, const char *path, const tfp_json *config) {
+  static const char *const keys[] = {"pad_token", "unk_token", "cls_token", "sep_token",
+                                     "mask_token"};
+  static const char *const names[] = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"};
+  int32_t id[5];
+  tfp_tokenizer *tok = NULL;
+  tfpi_stage_spec *st;
+  tfp_file *file;
+  const char *line;
+  int64_t n, lines = 0, i;
+  for (file = tfp_file_open(ctx, path); file && tfp_file_line(file, &line) >= 0;) lines++;
+  if (lines > TFPI_MAX_TOKENS)
+    tfpi_fail(ctx, TFP_ERR_UNSUPPORTED, "tfp_tokenizer_load: %s has %i lines", path, lines);
+  if (file && !ctx->status) tok = tfpi_tokenizer_new(ctx, lines + 1);
+  if (file) tfp_file_seek(file, 0);
+  for (i = 0; tok && !ctx->status && i < lines && (n = tfp_file_line(file, &line)) >= 0; i++)
+    if ((n = tfpi_trim_line(line, n)) > 0)
+      tfpi_token_add(tok, i, line, (size_t)n, "", 0, TFPI_IN_MODEL);
+  tfp_file_close(file);
+  for (i = 0; tok && i < 5; i++) {
+    const tfp_json *v = tfpi_member(config, keys[i]);
+    id[i] = tfp_token_id(tok, v && v->type == TFP_JSON_STRING
+                                  ? v->text : tfp_json_get_text(v, "content", names[i]));
+    if (id[i] >= 0) tok->tokens[id[i]].flags |= TFPI_IS_ADDED | TFPI_IS_SPECIAL;
+  }
+  if (!tok || ctx->status || tfpi_added_from_flags(tok)) {
+    tfp_tokenizer_free(tok);
+    return NULL;
+  }
+  tok->model = TFPI_MODEL_WORDPIECE;
+  tok->prefix = "##", tok->prefix_n = 2, tok->max_word_chars = 100, tok->unk = id[1];
+  st = tfpi_stage_add(tok, &tok->norms, TFPI_NORM_BERT);
+  st->flag[0] = 1;
+  st->flag[1] = tfp_json_get_bool(config, "tokenize_chinese_chars", 1);
+  st->flag[2] = tfp_json_get_bool(config, "strip_accents", -1);
+  st->flag[3] = tfp_json_get_bool(config, "do_lower_case", 1);
+  tfpi_stage_add(tok, &tok->pres, TFPI_CUT_BERT);
+  st = tfpi_stage_add(tok, &tok->decs, TFPI_DEC_WORDPIECE);
+  st->from = "##", st->from_n = 2, st->flag[0] = 1;
+  tok->decoder = TFPI_DECODE_LIST;
+  if (id[2] >= 0 && id[3] >= 0) {
+    tok->post = TFPI_POST_TEMPLATE;
+    tfpi_template_make(tok, id[2], id[3], 0, 1);
+  }
+  return tok;
+}
+
+/* ---- sentencepiece's models: a protocol buffer ---- */
+
+/* One field: its number, and its value or bytes. */
+typedef struct tfpi_field {
+  int64_t number;
+  uint64_t value; /* of numbers; of bytes, how many */
+  const unsigned char *bytes;
+} tfpi_field;
+
+/* A number of 7 bits a byte; 0 if it does not end in time. */
+static int tfpi_varint(const unsigned char **at, const unsigned char *end, uint64_t *x) {
+  int shift;
+  *x = 0;
+  for (shift = 0; shift < 64 && *at < end; shift += 7) {
+    const unsigned char c = *(*at)++;
+    *x |= (uint64_t)(c & 127) << shift;
+    if (c < 128) return 1;
+  }
+  return 0;
+}
+/* The next field, and *at behind it; 0 at the end, -1 for what is none. */
+static int tfpi_next_field(const unsigned char **at, const unsigned char *end, tfpi_field *f) {
+  uint64_t key;
+  if (*at >= end) return 0;
+  if (!tfpi_varint(at, end, &key) || key >> 3 > INT32_MAX) return -1;
+  f->number = (int64_t)(key >> 3);
+  f->bytes = NULL;
+  switch (key & 7) {
+    case 0: return tfpi_varint(at, end, &f->value) ? 1 : -1;
+    case 1:
+    case 5: f->value = key & 4 ? 4 : 8; break;
+    case 2:
+      if (!tfpi_varint(at, end, &f->value)) return -1;
+      break;
+    default: return -1;
+  }
+  if (f->value > (uint64_t)(end - *at)) return -1;
+  f->bytes = *at;
+  *at += f->value;
+  return 1;
+}
+
+/* What is wanted of a model. */
+typedef struct tfpi_spiece {
+  const unsigned char *charsmap;
+  int64_t n_charsmap, n_pieces, type, unk, bos, eos, pad;
+  int byte_fallback, suffix, dummy_prefix, squeeze, escape, inner; /* inner: a sign within a piece */
+} tfpi_spiece;
+
+/* The trainer's settings (part 2) or the normaliser's (part 3). */
+static int tfpi_spiece_part(tfpi_spiece *m, const tfpi_field *part) {
+  const unsigned char *at = part->bytes, *end = part->bytes + part->value;
+  tfpi_field f;
+  int more;
+  while ((more = tfpi_next_field(&at, end, &f)) > 0) {
+    const int64_t x = (int32_t)(uint32_t)f.value;
+    if (part->number == 2) {
+      if (f.number == 3) m->type = x;
+      if (f.number == 24) m->suffix = x != 0;
+      if (f.number == 35) m->byte_fallback = x != 0;
+      if (f.number == 40) m->unk = x;
+      if (f.number == 41) m->bos = x;
+      if (f.number == 42) m->eos = x;
+      if (f.number == 43) m->pad = x;
+    } else {
+      if (f.number == 2 && f.bytes) m->charsmap = f.bytes, m->n_charsmap = (int64_t)f.value;
+      if (f.number == 3) m->dummy_prefix = x != 0;
+      if (f.number == 4) m->squeeze = x != 0;
+      if (f.number == 5) m->escape = x != 0;
+    }
+  }
+  return more;
+}
+/* Counts pieces and reads the settings. */
+static int tfpi_spiece_scan(tfpi_spiece *m, const unsigned char *at, const unsigned char *end) {
+  tfpi_field f;
+  int more;
+  memset(m, 0, sizeof *m);
+  m->type = m->bos = m->dummy_prefix = m->squeeze = m->escape = 1;
+  m->eos = 2, m->pad = -1;
+  while ((more = tfpi_next_field(&at, end, &f)) > 0) {
+    if (f.number > 3) continue;
+    if (!f.bytes) return -1;
+    if (f.number == 1) m->n_pieces++;
+    else if (tfpi_spiece_part(m, &f)) return -1;
+  }
+  return more;
+}
+/* One piece: text, score and type. */
+static tfp_status tfpi_spiece_piece(tfp_tokenizer *tok, tfpi_spiece *m, const tfpi_field *piece) {
+  const unsigned char *at = piece->bytes, *end = at + piece->value, *text = at;
+  const int64_t id = tok->size;
+  int64_t n = 0, type = 1, i;
+  uint32_t bits = 0;
+  float score;
+  tfpi_field f;
+  int more;
+  while ((more = tfpi_next_field(&at, end, &f)) > 0) {
+    if (f.number == 1 && f.bytes) text = f.bytes, n = (int64_t)f.value;
+    if (f.number == 2 && f.bytes && f.value == 4) bits = tfpi_get32(f.bytes);
+    if (f.number == 3 && !f.bytes) type = (int64_t)(f.value & 255);
+  }
+  if (more || !n || tfp_utf8_check((const char *)text, n) >= 0)
+    return tfpi_fail(tok->ctx, TFP_ERR_FORMAT,
+                     "tfp_tokenizer_load: piece %i of the spiece.model is broken", id);
+  memcpy(&score, &bits, sizeof score);
+  tok->scores[id] = score;
+  for (i = 1; type == 1 && i + 3 <= n; i++) m->inner |= !memcmp(text + i, "\xE2\x96\x81", 3);
+  return tfpi_token_add(tok, id, (const char *)text, (size_t)n, "", 0,
+                        TFPI_IN_MODEL | (type == 2 || type == 3 ? TFPI_IS_ADDED | TFPI_IS_SPECIAL
+                                         : type == 4            ? TFPI_IS_ADDED : 0));
+}
+
+/* BPE has no list of merges there: any two pieces whose sum is one merge, those of earlier pieces
+ * first, and of one piece those with the shorter left part. */
+static tfp_status tfpi_spiece_merges(tfp_tokenizer *tok) {
+  int64_t i, k, room = 0;
+  int pass;
+  for (pass = 0; pass < 2; pass++) {
+    for (i = 0; i < tok->size && !tok->ctx->status; i++) {
+      const char *s = tok->tokens[i].text;
+      const int64_t n = tok->tokens[i].text_n;
+      for (k = 1; k < n; k++) {
+        if (((unsigned char)s[k] & 0xC0) == 0x80 || tfpi_token_find(tok, s, (size_t)k, "", 0) < 0 ||
+            tfpi_token_find(tok, s + k, (size_t)(n - k), "", 0) < 0)
+          continue;
+        if (!pass) room++;
+        else if (tfpi_merge_put(tok, s, (size_t)k, s + k, (size_t)(n - k))) break;
+      }
+    }
+    if (!pass) tok->merges = (tfpi_merge_entry *)tfpi_new(tok->arena, room, sizeof *tok->merges);
+    if (tok->ctx->status) return tok->ctx->status;
+  }
+  return TFP_OK;
+}
+
+/* The pipeline that does as sentencepiece does; t5: as the reference builds it for T5. */
+static tfp_status tfpi_spiece_stages(tfp_tokenizer *tok, const tfpi_spiece *m, int t5) {
+  tfpi_stage_spec *st;
+  if (m->charsmap) {
+    char *blob = (char *)tfpi_new(tok->arena, m->n_charsmap + 1, 1);
+    if (!blob) return tok->ctx->status;
+    memcpy(blob, m->charsmap, (size_t)m->n_charsmap);
+    if (m->n_charsmap && tfpi_load_charsmap(tok, blob, m->n_charsmap)) return tok->ctx->status;
+    if (m->n_charsmap) tfpi_stage_add(tok, &tok->norms, TFPI_NORM_PRECOMPILED);
+  }
+  if (t5) tfpi_stage_add(tok, &tok->pres, TFPI_CUT_SPACES);
+  else if (m->squeeze && m->dummy_prefix && !m->inner) { /* blanks alone: other white space stays */
+    st = tfpi_stage_add(tok, &tok->pres, TFPI_CUT_SPLIT);
+    st->flag[0] = TFPI_REMOVED, st->from = " ", st->from_n = 1;
+  } else if (m->squeeze) {
+    st = tfpi_stage_add(tok, &tok->norms, TFPI_NORM_STRIP);
+    st->flag[0] = st->flag[1] = 1;
+    st = tfpi_stage_add(tok, &tok->norms, TFPI_NORM_REPLACE);
+    st->flag[0] = 1, st->from = "", st->to = " ", st->to_n = 1;
+  } else if (m->dummy_prefix) { /* also before a blank */
+    st = tfpi_stage_add(tok, &tok->norms, TFPI_NORM_PREPEND);
+    st->to = "\xE2\x96\x81", st->to_n = 3;
+  }
+  st = tfpi_stage_add(tok, &tok->pres, TFPI_CUT_METASPACE);
+  st->flag[0] = t5 || (m->dummy_prefix && m->squeeze) ? 2 : 0, st->flag[1] = !m->inner;
+  st->to = "\xE2\x96\x81", st->to_n = 3;
+  if (tok->fallback) {
+    st = tfpi_stage_add(tok, &tok->decs, TFPI_DEC_REPLACE);
+    st->from = "\xE2\x96\x81", st->from_n = 3, st->to = " ", st->to_n = 1;
+    tfpi_stage_add(tok, &tok->decs, TFPI_DEC_BYTE_FALLBACK);
+    tfpi_stage_add(tok, &tok->decs, TFPI_DEC_FUSE);
+    st = tfpi_stage_add(tok, &tok->decs, TFPI_DEC_STRIP);
+    st->from = " ", st->from_n = 1, st->flag[0] = m->dummy_prefix;
+  } else {
+    st = tfpi_stage_add(tok, &tok->decs, TFPI_DEC_METASPACE);
+    st->flag[0] = 2, st->flag[1] = 1, st->to = "\xE2\x96\x81", st->to_n = 3;
+  }
+  tok->decoder = TFPI_DECODE_LIST;
+  return tok->ctx->status;
+}
+
+static tfp_tokenizer *tfpi_load_spiece(tfp_ctx *ctx, const char *path, const tfp_json *config) {
+  tfpi_arena *work = tfpi_arena_borrow(ctx);
+  tfp_file *file = work ? tfp_file_open(ctx, path) : NULL;
+  const int64_t size = tfp_file_size(file);
+  unsigned char *data = file ? (unsigned char *)tfpi_new(work, size + 1, 1) : NULL;
+  const unsigned char *at = data, *end = data;
+  const char *name = tfp_json_get_text(config, "tokenizer_class", "");
+  const char *extra = "<extra_id_0>";
+  tfp_tokenizer *tok = NULL;
+  tfpi_spiece m;
+  tfpi_field f;
+  int64_t i, sentinels = 0;
+  int t5;
+  if (data) end = data + tfpi_max64(0, tfp_file_read(file, data, size));
+  tfp_file_close(file);
+  if (data && !ctx->status && (tfpi_spiece_scan(&m, at, end) || m.n_pieces < 1 ||
+                               m.n_pieces > TFPI_MAX_TOKENS - 4096))
+    tfpi_fail(ctx, TFP_ERR_FORMAT, "tfp_tokenizer_load: %s is not a sentencepiece model", path);
+  if (data && !ctx->status && (m.suffix || !m.escape || m.type < 1 || m.type > 2))
+    tfpi_fail(ctx, TFP_ERR_UNSUPPORTED, "tfp_tokenizer_load: %s is not of type Unigram or BPE, or "
+              "has signs behind words (type %i)", path, m.type);
+  t5 = data && !ctx->status && m.type == 1 &&
+       (!strncmp(name, "T5", 2) || (!*name && m.bos < 0 && m.pad == 0 && m.eos == 1));
+  if (t5) sentinels = tfpi_min64(tfpi_max64(tfp_json_get_int(config, "extra_ids", 100), 0), 4096);
+  if (data && !ctx->status) tok = tfpi_tokenizer_new(ctx, m.n_pieces + sentinels);
+  if (tok) tok->scores = (double *)tfpi_new(tok->arena, tok->cap, sizeof *tok->scores);
+  while (tok && !ctx->status && tfpi_next_field(&at, end, &f) > 0)
+    if (f.number == 1) tfpi_spiece_piece(tok, &m, &f);
+  if (tok && tfp_token_id(tok, extra) >= 0) sentinels = 0;
+  for (i = sentinels - 1; i >= 0 && !ctx->status; i--) {
+    char text[32];
+    tfpi_format(text, sizeof text, "<extra_id_%i>", i);
+    tfpi_token_add(tok, tok->size, text, strlen(text), "", 0,
+                   TFPI_IN_MODEL | TFPI_IS_ADDED | TFPI_IS_SPECIAL);
+  }
+  if (tok && !ctx->status && !tfpi_added_from_flags(tok) &&
+      !tfpi_load_fallback(tok, m.byte_fallback && !t5) && !tfpi_spiece_stages(tok, &m, t5) &&
+      !tfpi_unigram_ready(tok, m.unk) && m.type == 2) {
+    tok->model = TFPI_MODEL_BPE, tok->fuse_unk = tok->unk >= 0, tok->affixed = tok->fallback != NULL;
+    tfpi_spiece_merges(tok);
+  }
+  if (tok && !ctx->status && t5 && m.eos >= 0 && m.eos < m.n_pieces) {
+    tok->post = TFPI_POST_TEMPLATE;
+    tfpi_template_make(tok, -1, (int32_t)m.eos, 0, 0);
+  }
+  if (work) tfpi_arena_return(work);
+  if (!ctx->status) return tok;
   tfp_tokenizer_free(tok);
   return NULL;
 }
@@ -14962,7 +18156,7 @@ static tfp_tokenizer *tfpi_load_pair(tfp_ctx *ctx, const char *vocab_path,
     tfp_tokenizer_free(tok);
     return NULL;
   }
-  tok->byte_level = tok->trim_offsets = tok->post_trim = 1;
+  tok->byte_level = tok->trim_offsets = tok->post_bytes = tok->post_trim = 1;
   tok->pre = TFPI_PRE_GPT2, tok->decoder = TFPI_DECODE_BYTES;
   for (i = 0; i < TFPI_COUNT(specials); i++) {
     const int32_t id = tfp_token_id(tok, specials[i]);
@@ -15001,35 +18195,62 @@ static int tfpi_load_parts(tfp_tokenizer *tok, const char *dir, const char *name
   return found;
 }
 
+/* A tokenizer_config.json may say of BERT's normaliser what the reference's class then goes by. */
+static void tfpi_load_bert_flags(tfp_tokenizer *tok, const tfp_json *config) {
+  int i;
+  if (strncmp(tfp_json_get_text(config, "tokenizer_class", ""), "Bert", 4)) return;
+  for (i = 0; i < tok->norms.n; i++) {
+    tfpi_stage_spec *st = &tok->norms.at[i];
+    if (st->kind != TFPI_NORM_BERT) continue;
+    st->flag[1] = tfp_json_get_bool(config, "tokenize_chinese_chars", st->flag[1]);
+    st->flag[2] = tfp_json_get_bool(config, "strip_accents", st->flag[2]);
+    st->flag[3] = tfp_json_get_bool(config, "do_lower_case", st->flag[3]);
+  }
+}
+
+/* The first of several files that is there, by its number; its path. -1 if there is none. */
+static int tfpi_first_file(tfp_ctx *ctx, const char *dir, const char *const *names, int n,
+                           char *path, size_t bytes) {
+  int i;
+  for (i = 0; i < n; i++)
+    if (tfpi_path_join(path, bytes, dir, names[i]) && tfp_file_exists(ctx, path)) return i;
+  return -1;
+}
+
 TFP_API tfp_tokenizer *tfp_tokenizer_load(tfp_ctx *ctx, const char *dir) {
-  static const char *const pairs[2][2] = {{"vocab.json", "merges.txt"},
-                                          {"encoder.json", "vocab.bpe"}};
+  static const char *const files[] = {
+      "tokenizer.json", "vocab.txt",    "spiece.model", "tokenizer.model", "sentencepiece.bpe.model",
+      "vocab.json",     "encoder.json", "tokenizer_config.json"};
   tfp_tokenizer *tok = NULL;
+  tfp_json *root, *config = NULL;
   char path[1024], merges[1024];
-  int i, found = 0;
+  int which;
   if (!ctx || ctx->status) return NULL;
   if (!dir || !tfpi_path_join(path, sizeof path, dir, "special_tokens_map.json")) {
     tfpi_fail(ctx, TFP_ERR_ARG,
               "tfp_tokenizer_load: the directory is NULL or its name longer than 1000 bytes");
     return NULL;
   }
-  tfpi_path_join(path, sizeof path, dir, "tokenizer.json");
-  if (tfp_file_exists(ctx, path)) {
-    tfp_json *root = tfp_json_parse_file(ctx, path);
+  if (tfpi_first_file(ctx, dir, files + 7, 1, path, sizeof path) == 0)
+    config = tfp_json_parse_file(ctx, path);
+  which = ctx->status ? -2 : tfpi_first_file(ctx, dir, files, 7, path, sizeof path);
+  tfpi_path_join(merges, sizeof merges, dir, which == 6 ? "vocab.bpe" : "merges.txt");
+  if (which == 0) {
+    root = tfp_json_parse_file(ctx, path);
     if (root) tok = tfpi_load_json(ctx, root);
     tfp_json_free(root);
-    found = 1;
+  } else if (which == 1) tok = tfpi_load_lines(ctx, path, config);
+  else if (which >= 2 && which <= 4) tok = tfpi_load_spiece(ctx, path, config);
+  else if (which >= 5 && tfp_file_exists(ctx, merges)) tok = tfpi_load_pair(ctx, path, merges);
+  else if (which != -2)
+    tfpi_fail(ctx, TFP_ERR_IO, "tfp_tokenizer_load: %s has neither tokenizer.json nor vocab.txt, "
+              "spiece.model or vocab.json with merges.txt", dir);
+  if (tok) {
+    tfpi_load_bert_flags(tok, config);
+    tok->clean_up = tok->model != TFPI_MODEL_BPE &&
+                    tfp_json_get_bool(config, "clean_up_tokenization_spaces", 0);
   }
-  for (i = 0; i < 2 && !found; i++) {
-    tfpi_path_join(path, sizeof path, dir, pairs[i][0]);
-    tfpi_path_join(merges, sizeof merges, dir, pairs[i][1]);
-    found = tfp_file_exists(ctx, path) && tfp_file_exists(ctx, merges);
-    if (found) tok = tfpi_load_pair(ctx, path, merges);
-  }
-  if (!found)
-    tfpi_fail(ctx, TFP_ERR_IO,
-              "tfp_tokenizer_load: %s has neither tokenizer.json nor vocab.json with merges.txt",
-              dir);
+  tfp_json_free(config);
   if (!tok) return NULL;
   tfpi_specials_none(&tok->specials);
   if (!tfpi_load_parts(tok, dir, "tokenizer_config.json") &&
@@ -15063,8 +18284,8 @@ static void tfpi_save_added(const tfp_tokenizer *tok, tfp_json_writer *w) {
     tfp_json_begin_object(w);
     tfpi_put_member_int(w, "id", a->id);
     tfp_json_key(w, "content", -1);
-    tfp_json_put_text(w, a->text, a->n);
-    tfpi_put_member_bool(w, "single_word", 0);
+    tfp_json_put_text(w, tok->tokens[a->id].text, tok->tokens[a->id].text_n);
+    tfpi_put_member_bool(w, "single_word", a->single_word);
     tfpi_put_member_bool(w, "lstrip", a->lstrip);
     tfpi_put_member_bool(w, "rstrip", a->rstrip);
     tfpi_put_member_bool(w, "normalized", a->normalized);
@@ -15083,29 +18304,121 @@ static void tfpi_save_byte_level(tfp_json_writer *w, int prefix, int trim, int r
   tfp_json_end_object(w);
 }
 
-static void tfpi_save_pre(const tfp_tokenizer *tok, tfp_json_writer *w) {
-  tfp_json_key(w, "pre_tokenizer", -1);
-  if (!tok->byte_level) {
-    tfp_json_put_null(w);
-    return;
+static void tfpi_save_charsmap(const tfp_tokenizer *tok, tfp_json_writer *w) {
+  const unsigned char *s = (const unsigned char *)tok->charsmap.blob;
+  const int64_t n = tok->charsmap.n_blob;
+  tfpi_arena *work = tfpi_arena_borrow(tok->ctx);
+  char *out = work ? (char *)tfpi_new(work, (n + 2) / 3 * 4 + 1, 1) : NULL;
+  int64_t i, k, at = 0;
+  for (i = 0; out && i < n; i += 3) {
+    uint32_t bits = 0;
+    for (k = 0; k < 3; k++) bits = bits << 8 | (uint32_t)(i + k < n ? s[i + k] : 0);
+    for (k = 0; k < 4; k++)
+      out[at++] = (char)(i + k <= n ? tfpi_base64[bits >> (18 - 6 * k) & 63] : '=');
   }
-  if (tok->pre == TFPI_PRE_BLOOM) {
+  tfp_json_key(w, "precompiled_charsmap", -1);
+  if (out) tfp_json_put_text(w, out, at);
+  if (work) tfpi_arena_return(work);
+}
+
+static void tfpi_save_pattern(tfp_json_writer *w, const tfpi_stage_spec *st, const char *regex) {
+  tfp_json_key(w, "pattern", -1);
+  tfp_json_begin_object(w);
+  tfp_json_key(w, regex ? "Regex" : "String", -1);
+  if (regex) tfp_json_put_text(w, regex, -1);
+  else tfp_json_put_text(w, st->from, st->from_n);
+  tfp_json_end_object(w);
+}
+static void tfpi_put_member_bytes(tfp_json_writer *w, const char *key, const char *s, int64_t n) {
+  tfp_json_key(w, key, -1);
+  tfp_json_put_text(w, s, n);
+}
+static void tfpi_save_metaspace(tfp_json_writer *w, const tfpi_stage_spec *st) {
+  static const char *const schemes[] = {"never", "first", "always"};
+  tfpi_put_member_bytes(w, "replacement", st->to, st->to_n);
+  tfpi_put_member_text(w, "prepend_scheme", schemes[st->flag[0]]);
+  tfpi_put_member_bool(w, "split", st->flag[1]);
+}
+
+/* A stage's members, behind its type. */
+static void tfpi_save_flags(const tfp_tokenizer *tok, tfp_json_writer *w,
+                            const tfpi_stage_spec *st) {
+  switch (st->kind) {
+    case TFPI_NORM_BERT:
+      tfpi_put_member_bool(w, "clean_text", st->flag[0]);
+      tfpi_put_member_bool(w, "handle_chinese_chars", st->flag[1]);
+      if (st->flag[2] < 0) tfpi_put_member_text(w, "strip_accents", NULL);
+      else tfpi_put_member_bool(w, "strip_accents", st->flag[2]);
+      tfpi_put_member_bool(w, "lowercase", st->flag[3]);
+      break;
+    case TFPI_NORM_PRECOMPILED: tfpi_save_charsmap(tok, w); break;
+    case TFPI_NORM_STRIP:
+      tfpi_put_member_bool(w, "strip_left", st->flag[0]);
+      tfpi_put_member_bool(w, "strip_right", st->flag[1]);
+      break;
+    case TFPI_NORM_REPLACE:
+    case TFPI_DEC_REPLACE:
+      tfpi_save_pattern(w, st, st->flag[0] ? " {2,}" : NULL);
+      tfpi_put_member_bytes(w, "content", st->to, st->to_n);
+      break;
+    case TFPI_NORM_PREPEND: tfpi_put_member_bytes(w, "prepend", st->to, st->to_n); break;
+    case TFPI_CUT_BYTES:
+    case TFPI_DEC_BYTES:
+      tfpi_put_member_bool(w, "add_prefix_space", st->flag[0]);
+      tfpi_put_member_bool(w, "trim_offsets", st->flag[1]);
+      tfpi_put_member_bool(w, "use_regex", st->flag[2]);
+      break;
+    case TFPI_CUT_METASPACE:
+    case TFPI_DEC_METASPACE: tfpi_save_metaspace(w, st); break;
+    case TFPI_CUT_PUNCTUATION:
+      tfpi_put_member_text(w, "behavior", tfpi_behavior_names[st->flag[0]]);
+      break;
+    case TFPI_CUT_DIGITS: tfpi_put_member_bool(w, "individual_digits", st->flag[0]); break;
+    case TFPI_CUT_SPLIT:
+      tfpi_save_pattern(w, st, st->flag[2] == 1   ? TFPI_GPT2_REGEX
+                               : st->flag[2] == 2 ? TFPI_BLOOM_REGEX : NULL);
+      tfpi_put_member_text(w, "behavior", tfpi_behavior_names[st->flag[0]]);
+      tfpi_put_member_bool(w, "invert", st->flag[1]);
+      break;
+    case TFPI_DEC_WORDPIECE:
+      tfpi_put_member_bytes(w, "prefix", st->from, st->from_n);
+      tfpi_put_member_bool(w, "cleanup", st->flag[0]);
+      break;
+    case TFPI_DEC_BPE: tfpi_put_member_bytes(w, "suffix", st->from, st->from_n); break;
+    case TFPI_DEC_STRIP:
+      tfpi_put_member_bytes(w, "content", st->from, st->from_n);
+      tfpi_put_member_int(w, "start", st->flag[0]);
+      tfpi_put_member_int(w, "stop", st->flag[1]);
+      break;
+    default: break;
+  }
+}
+
+/* A list of stages: null, the one, or a Sequence under `inner`. */
+static void tfpi_save_stages(const tfp_tokenizer *tok, tfp_json_writer *w, const char *key,
+                             const char *inner, const tfpi_stages *l) {
+  static const char *const names[] = {
+      "BertNormalizer", "Precompiled",  "NFC",       "NFD",     "NFKC",        "NFKD",
+      "Lowercase",      "StripAccents", "Strip",     "Replace", "Prepend",     "ByteLevel",
+      "Metaspace",      "WhitespaceSplit", "Whitespace", "BertPreTokenizer",   "Punctuation",
+      "Digits",         "Split",        "ByteLevel", "Fuse",    "WordPiece",   "Metaspace",
+      "BPEDecoder",     "ByteFallback", "Strip",     "Replace"};
+  int i;
+  tfp_json_key(w, key, -1);
+  if (!l->n) tfp_json_put_null(w);
+  if (l->n > 1) {
     tfp_json_begin_object(w);
     tfpi_put_member_text(w, "type", "Sequence");
-    tfp_json_key(w, "pretokenizers", -1);
+    tfp_json_key(w, inner, -1);
     tfp_json_begin_array(w);
+  }
+  for (i = 0; i < l->n; i++) {
     tfp_json_begin_object(w);
-    tfpi_put_member_text(w, "type", "Split");
-    tfp_json_key(w, "pattern", -1);
-    tfp_json_begin_object(w);
-    tfpi_put_member_text(w, "Regex", TFPI_BLOOM_REGEX);
-    tfp_json_end_object(w);
-    tfpi_put_member_text(w, "behavior", "Isolated");
-    tfpi_put_member_bool(w, "invert", 0);
+    tfpi_put_member_text(w, "type", names[l->at[i].kind]);
+    tfpi_save_flags(tok, w, &l->at[i]);
     tfp_json_end_object(w);
   }
-  tfpi_save_byte_level(w, tok->add_prefix_space, tok->trim_offsets, tok->pre == TFPI_PRE_GPT2);
-  if (tok->pre == TFPI_PRE_BLOOM) {
+  if (l->n > 1) {
     tfp_json_end_array(w);
     tfp_json_end_object(w);
   }
@@ -15183,35 +18496,57 @@ static void tfpi_save_post(const tfp_tokenizer *tok, tfp_json_writer *w) {
     tfpi_put_member_bool(w, "add_prefix_space", tok->post_prefix);
     tfp_json_end_object(w);
   } else {
+    if (tok->post_bytes) {
+      tfp_json_begin_object(w);
+      tfpi_put_member_text(w, "type", "Sequence");
+      tfp_json_key(w, "processors", -1);
+      tfp_json_begin_array(w);
+      tfpi_save_byte_level(w, tok->post_prefix, tok->post_trim, 1);
+    }
     tfp_json_begin_object(w);
     tfpi_put_member_text(w, "type", "TemplateProcessing");
     tfpi_save_template(tok, w, "single", &tok->single);
     tfpi_save_template(tok, w, "pair", &tok->pair);
     tfpi_save_template_tokens(tok, w);
     tfp_json_end_object(w);
+    if (tok->post_bytes) {
+      tfp_json_end_array(w);
+      tfp_json_end_object(w);
+    }
   }
 }
 
-static void tfpi_save_model(const tfp_tokenizer *tok, tfp_json_writer *w) {
+static void tfpi_save_vocab(const tfp_tokenizer *tok, tfp_json_writer *w) {
   int64_t i;
-  tfp_json_key(w, "model", -1);
-  tfp_json_begin_object(w);
-  tfpi_put_member_text(w, "type", "BPE");
-  tfpi_put_member_text(w, "dropout", NULL);
-  tfpi_put_member_text(w, "unk_token", tok->unk < 0 ? NULL : tok->tokens[tok->unk].text);
-  tfpi_put_member_text(w, "continuing_subword_prefix", NULL);
-  tfpi_put_member_text(w, "end_of_word_suffix", NULL);
-  tfpi_put_member_bool(w, "fuse_unk", tok->fuse_unk);
-  tfpi_put_member_bool(w, "byte_fallback", 0);
-  tfpi_put_member_bool(w, "ignore_merges", tok->ignore_merges);
   tfp_json_key(w, "vocab", -1);
-  tfp_json_begin_object(w);
+  if (tok->model == TFPI_MODEL_UNIGRAM) tfp_json_begin_array(w);
+  else tfp_json_begin_object(w);
   for (i = 0; i < tok->size; i++) {
     if (!tok->tokens[i].text || !(tok->tokens[i].flags & TFPI_IN_MODEL)) continue;
-    tfp_json_key(w, tok->tokens[i].text, tok->tokens[i].text_n);
-    tfp_json_put_int(w, i);
+    if (tok->model == TFPI_MODEL_UNIGRAM) {
+      tfp_json_begin_array(w);
+      tfp_json_put_text(w, tok->tokens[i].text, tok->tokens[i].text_n);
+      tfp_json_put_double(w, tok->scores[i]);
+      tfp_json_end_array(w);
+    } else {
+      tfp_json_key(w, tok->tokens[i].text, tok->tokens[i].text_n);
+      tfp_json_put_int(w, i);
+    }
   }
-  tfp_json_end_object(w);
+  if (tok->model == TFPI_MODEL_UNIGRAM) tfp_json_end_array(w);
+  else tfp_json_end_object(w);
+}
+
+static void tfpi_save_bpe(const tfp_tokenizer *tok, tfp_json_writer *w) {
+  int64_t i;
+  tfpi_put_member_text(w, "dropout", NULL);
+  tfpi_put_member_text(w, "unk_token", tok->unk < 0 ? NULL : tok->tokens[tok->unk].text);
+  tfpi_put_member_text(w, "continuing_subword_prefix", tok->prefix_n ? tok->prefix : NULL);
+  tfpi_put_member_text(w, "end_of_word_suffix", tok->suffix_n ? tok->suffix : NULL);
+  tfpi_put_member_bool(w, "fuse_unk", tok->fuse_unk);
+  tfpi_put_member_bool(w, "byte_fallback", tok->fallback != NULL);
+  tfpi_put_member_bool(w, "ignore_merges", tok->ignore_merges);
+  tfpi_save_vocab(tok, w);
   tfp_json_key(w, "merges", -1);
   tfp_json_begin_array(w);
   for (i = 0; i < tok->n_merges; i++) {
@@ -15223,6 +18558,25 @@ static void tfpi_save_model(const tfp_tokenizer *tok, tfp_json_writer *w) {
     tfp_json_end_array(w);
   }
   tfp_json_end_array(w);
+}
+static void tfpi_save_model(const tfp_tokenizer *tok, tfp_json_writer *w) {
+  static const char *const names[] = {"BPE", "WordPiece", "Unigram"};
+  tfp_json_key(w, "model", -1);
+  tfp_json_begin_object(w);
+  tfpi_put_member_text(w, "type", names[tok->model]);
+  if (tok->model == TFPI_MODEL_BPE) tfpi_save_bpe(tok, w);
+  else if (tok->model == TFPI_MODEL_WORDPIECE) {
+    tfpi_put_member_text(w, "unk_token", tok->unk < 0 ? "[UNK]" : tok->tokens[tok->unk].text);
+    tfpi_put_member_text(w, "continuing_subword_prefix", tok->prefix);
+    tfpi_put_member_int(w, "max_input_chars_per_word", tok->max_word_chars);
+    tfpi_save_vocab(tok, w);
+  } else {
+    tfp_json_key(w, "unk_id", -1);
+    if (tok->unk < 0) tfp_json_put_null(w);
+    else tfp_json_put_int(w, tok->unk);
+    tfpi_save_vocab(tok, w);
+    tfpi_put_member_bool(w, "byte_fallback", tok->fallback != NULL);
+  }
   tfp_json_end_object(w);
 }
 
@@ -15233,17 +18587,10 @@ static tfp_status tfpi_save_pipeline(tfp_tokenizer *tok, const char *path) {
   tfpi_put_member_text(w, "truncation", NULL);
   tfpi_put_member_text(w, "padding", NULL);
   tfpi_save_added(tok, w);
-  tfpi_put_member_text(w, "normalizer", NULL);
-  tfpi_save_pre(tok, w);
+  tfpi_save_stages(tok, w, "normalizer", "normalizers", &tok->norms);
+  tfpi_save_stages(tok, w, "pre_tokenizer", "pretokenizers", &tok->pres);
   tfpi_save_post(tok, w);
-  tfp_json_key(w, "decoder", -1);
-  if (tok->decoder == TFPI_DECODE_JOIN) tfp_json_put_null(w);
-  else if (tok->decoder == TFPI_DECODE_BYTES) tfpi_save_byte_level(w, 1, 1, 1);
-  else {
-    tfp_json_begin_object(w);
-    tfpi_put_member_text(w, "type", "Fuse");
-    tfp_json_end_object(w);
-  }
+  tfpi_save_stages(tok, w, "decoder", "decoders", &tok->decs);
   tfpi_save_model(tok, w);
   tfp_json_end_object(w);
   if (!tok->ctx->status) tfp_json_writer_save(w, path);
@@ -15272,7 +18619,15 @@ TFP_API tfp_status tfp_tokenizer_save(tfp_tokenizer *tok, const char *dir,
   tfp_json_begin_object(w);
   tfpi_put_member_text(w, "tokenizer_class",
                        "PreTrainedTokenizerFast"); /* takes tokenizer.json as it is */
-  tfpi_put_member_bool(w, "clean_up_tokenization_spaces", 0);
+  tfpi_put_member_bool(w, "clean_up_tokenization_spaces", tok->clean_up);
+  for (i = 0; i < tok->norms.n; i++) { /* for those who build BERT's stages from here */
+    const tfpi_stage_spec *st = &tok->norms.at[i];
+    if (st->kind != TFPI_NORM_BERT) continue;
+    tfpi_put_member_bool(w, "do_lower_case", st->flag[3]);
+    tfpi_put_member_bool(w, "tokenize_chinese_chars", st->flag[1]);
+    if (st->flag[2] < 0) tfpi_put_member_text(w, "strip_accents", NULL);
+    else tfpi_put_member_bool(w, "strip_accents", st->flag[2]);
+  }
   if (model_max_length > 0) tfpi_put_member_int(w, "model_max_length", model_max_length);
   for (i = 0; i < 7; i++)
     if (parts[i] >= 0) tfpi_put_member_text(w, keys[i], tok->tokens[parts[i]].text);
@@ -15322,7 +18677,320 @@ static void *tfpi_list_room(tfpi_list *l, int64_t n) {
   return l->at + (size_t)l->n * l->size;
 }
 
+/* ---- training: the words of a corpus ---- */
+
+/* A file is cut into blocks of whole lines; the threads list the words of a block each, and the
+ * lists are added up in the order of the blocks. So what is counted, and the order of words, do not
+ * depend on the threads. */
+enum {
+  TFPI_BLOCKS_MAX = 16,
+  TFPI_BLOCK_WORDS = 1 << 15 /* distinct ones; a block that has more is gone through again */
+};
 typedef struct tfpi_word_count { int64_t text, count; int32_t n, hash; } tfpi_word_count;
+typedef struct tfpi_block_word { int32_t at, n; uint32_t hash; int32_t count; } tfpi_block_word;
+typedef struct tfpi_count_block {
+  const tfp_tokenizer *tok;
+  char *bytes;           /* room for TFPI_PIECE_MAX */
+  int64_t n;
+  tfpi_block_word *word; /* at: in bytes */
+  int32_t *slots, n_words;
+  int64_t skip, seen;    /* words counted before, and so far */
+  int full;
+} tfpi_count_block;
+typedef struct tfpi_counter {
+  tfp_ctx *ctx;
+  tfp_tokenizer *tok;
+  const char *who;
+  int64_t max_words;
+  tfpi_list text, words, slots; /* bytes; tfpi_word_count; hash table of int32_t, -1 empty */
+  tfpi_arena arena;
+  tfpi_count_block *block;
+  int n_blocks;
+  char *rest;                   /* of a file, behind the last whole line: TFPI_PIECE_MAX */
+} tfpi_counter;
+
+/* An empty hash table of at least n slots. */
+static tfp_status tfpi_slots_make(tfpi_list *l, int64_t n) {
+  int64_t slots = 4096;
+  while (slots < n) slots *= 2;
+  l->n = 0;
+  if (tfpi_list_room(l, slots)) memset(l->at, 0xFF, (size_t)slots * sizeof(int32_t));
+  l->n = slots;
+  return l->side[0].ctx->status;
+}
+
+TFPI_INLINE uint32_t tfpi_word_hash(const char *s, int64_t n) {
+  uint64_t h = (uint64_t)n;
+  int64_t i;
+  for (i = 0; i + 8 <= n; i += 8) {
+    uint64_t eight;
+    memcpy(&eight, s + i, 8);
+    h = (h ^ eight) * 0x9E3779B97F4A7C15u;
+    h ^= h >> 32;
+  }
+  for (; i < n; i++) h = (h ^ (unsigned char)s[i]) * 0x9E3779B97F4A7C15u, h ^= h >> 29;
+  return (uint32_t)h;
+}
+
+/* Counts a word of a block; 0: there is no room for it. */
+static int tfpi_block_count(tfpi_count_block *b, const char *s, int64_t n) {
+  const uint32_t hash = tfpi_word_hash(s, n);
+  uint32_t h = hash & (2 * TFPI_BLOCK_WORDS - 1);
+  tfpi_block_word *w;
+  if (b->seen++ < b->skip) return 1;
+  for (; b->slots[h] >= 0; h = (h + 1) & (2 * TFPI_BLOCK_WORDS - 1)) {
+    w = &b->word[b->slots[h]];
+    if (w->hash == hash && w->n == n && !memcmp(b->bytes + w->at, s, (size_t)n)) {
+      w->count++;
+      return 1;
+    }
+  }
+  if (b->n_words == TFPI_BLOCK_WORDS) {
+    b->full = 1, b->seen--;
+    return 0;
+  }
+  b->slots[h] = b->n_words;
+  w = &b->word[b->n_words++];
+  w->at = (int32_t)(s - b->bytes), w->n = (int32_t)n, w->hash = hash, w->count = 1;
+  return 1;
+}
+
+/* Lists the words of a block. */
+static void tfpi_count_lines(void *arg, int64_t number, int thread) {
+  tfpi_count_block *b = (tfpi_count_block *)arg + number;
+  const char *s = b->bytes, *stop = s + b->n;
+  (void)thread;
+  b->n_words = b->full = 0, b->seen = 0;
+  memset(b->slots, 0xFF, 2 * TFPI_BLOCK_WORDS * sizeof *b->slots);
+  while (s < stop) {
+    const char *newline = (const char *)memchr(s, '\n', (size_t)(stop - s));
+    const int64_t line = newline ? newline - s + 1 : stop - s;
+    int64_t i = 0, end;
+    for (; i < line; i = end) {
+      end = tfpi_gpt2_word(b->tok, s, i, line);
+      if (!tfpi_block_count(b, s + i, end - i)) return;
+    }
+    s += line;
+  }
+}
+
+static tfp_status tfpi_words_rehash(tfpi_counter *c) {
+  const tfpi_word_count *w = (const tfpi_word_count *)c->words.at;
+  const uint64_t mask = (uint64_t)(c->slots.n * 2) - 1;
+  int64_t i;
+  if (tfpi_slots_make(&c->slots, c->slots.n * 2)) return c->ctx->status;
+  for (i = 0; i < c->words.n; i++) {
+    uint64_t h = (uint32_t)w[i].hash & mask;
+    while (((int32_t *)c->slots.at)[h] >= 0) h = (h + 1) & mask;
+    ((int32_t *)c->slots.at)[h] = (int32_t)i;
+  }
+  return TFP_OK;
+}
+
+/* Adds a word of a block to the corpus. */
+static tfp_status tfpi_count_word(tfpi_counter *c, const char *s, int64_t n, uint32_t hash,
+                                  int64_t count) {
+  const uint64_t mask = (uint64_t)c->slots.n - 1;
+  uint64_t h = hash & mask;
+  int32_t *slots = (int32_t *)c->slots.at;
+  tfpi_word_count *w;
+  void *text;
+  for (; slots[h] >= 0; h = (h + 1) & mask) {
+    w = &((tfpi_word_count *)c->words.at)[slots[h]];
+    if ((uint32_t)w->hash == hash && w->n == n && !memcmp(c->text.at + w->text, s, (size_t)n)) {
+      w->count += count;
+      return TFP_OK;
+    }
+  }
+  if (c->max_words && c->words.n >= c->max_words) return TFP_OK;
+  if (c->words.n >= INT32_MAX - 1)
+    return tfpi_fail(c->ctx, TFP_ERR_UNSUPPORTED,
+                     "%s: more than 2^31 distinct words; set max_words", c->who);
+  w = (tfpi_word_count *)tfpi_list_room(&c->words, 1);
+  text = w ? tfpi_list_room(&c->text, n) : NULL;
+  if (!text) return c->ctx->status;
+  memcpy(text, s, (size_t)n);
+  w->text = c->text.n, w->count = count, w->n = (int32_t)n, w->hash = (int32_t)hash;
+  slots[h] = (int32_t)c->words.n++;
+  c->text.n += n;
+  return 2 * c->words.n > c->slots.n ? tfpi_words_rehash(c) : TFP_OK;
+}
+
+/* Counts a word that the stages give. */
+static tfp_status tfpi_count_staged(void *user, const char *s, int64_t n) {
+  return tfpi_count_word((tfpi_counter *)user, s, n, tfpi_word_hash(s, n), 1);
+}
+
+/* Counts the words of the first k blocks. */
+static tfp_status tfpi_count_blocks(tfpi_counter *c, int k) {
+  int i, j;
+  if (c->tok->pre == TFPI_PRE_STAGES) { /* whose buffers are the tokenizer's: one thread */
+    for (i = 0; i < k && !c->ctx->status; i++)
+      tfpi_each_word(c->tok, c->block[i].bytes, c->block[i].n, 0, tfpi_count_staged, c);
+    return c->ctx->status;
+  }
+  for (i = 0; i < k; i++) c->block[i].skip = 0;
+  tfpi_parallel(c->ctx, k, tfpi_count_lines, c->block);
+  for (i = 0; i < k; i++) {
+    tfpi_count_block *b = &c->block[i];
+    for (;;) {
+      for (j = 0; j < b->n_words; j++)
+        if (tfpi_count_word(c, b->bytes + b->word[j].at, b->word[j].n, b->word[j].hash,
+                            b->word[j].count))
+          return c->ctx->status;
+      if (!b->full) break;
+      b->skip = b->seen;
+      tfpi_count_lines(c->block, i, 0);
+    }
+  }
+  return TFP_OK;
+}
+
+static tfp_status tfpi_count_file(tfpi_counter *c, const char *path) {
+  tfp_file *file = tfp_file_open(c->ctx, path);
+  int64_t rest = 0;
+  int at_end = 0;
+  while (file && !c->ctx->status && !at_end) {
+    int k = 0;
+    for (; k < c->n_blocks && !at_end && !c->ctx->status; k++) {
+      tfpi_count_block *b = &c->block[k];
+      int64_t have = rest, got, use;
+      memcpy(b->bytes, c->rest, (size_t)rest);
+      got = tfp_file_read(file, b->bytes + have, TFPI_PIECE_MAX - have);
+      if (got > 0) have += got;
+      at_end = have < TFPI_PIECE_MAX;
+      for (use = have; !at_end && use > 0 && b->bytes[use - 1] != '\n';) use--;
+      if (!use && have) { /* a very long line */
+        use = tfpi_safe_cut(c->tok, b->bytes, have, 0);
+        if (!use) use = have;
+      }
+      b->n = use;
+      rest = have - use;
+      memcpy(c->rest, b->bytes + use, (size_t)rest);
+    }
+    if (!c->ctx->status) tfpi_count_blocks(c, k);
+  }
+  tfp_file_close(file);
+  return c->ctx->status;
+}
+
+static void tfpi_counter_close(tfpi_counter *c) {
+  tfpi_arena_close(&c->arena);
+  tfpi_list_close(&c->slots);
+  tfpi_list_close(&c->words);
+  tfpi_list_close(&c->text);
+}
+
+/* Counts the words of all files, as tok cuts them. Close it in any case. */
+static tfp_status tfpi_counter_open(tfpi_counter *c, tfp_tokenizer *tok, const char *who,
+                                    const char *const *paths, int n, int64_t max_words) {
+  tfp_ctx *ctx = tok->ctx;
+  int i;
+  memset(c, 0, sizeof *c);
+  c->ctx = ctx, c->tok = tok, c->who = who, c->max_words = max_words;
+  c->n_blocks = ctx->threads < TFPI_BLOCKS_MAX ? ctx->threads : TFPI_BLOCKS_MAX;
+  tfpi_arena_open(ctx, &c->arena);
+  tfpi_list_open(ctx, &c->text, 1);
+  tfpi_list_open(ctx, &c->words, sizeof(tfpi_word_count));
+  tfpi_list_open(ctx, &c->slots, sizeof(int32_t));
+  c->block = (tfpi_count_block *)tfpi_new(&c->arena, c->n_blocks, sizeof *c->block);
+  c->rest = (char *)tfpi_new(&c->arena, TFPI_PIECE_MAX, 1);
+  for (i = 0; i < c->n_blocks && !ctx->status; i++) {
+    tfpi_count_block *b = &c->block[i];
+    b->tok = tok;
+    b->bytes = (char *)tfpi_new(&c->arena, TFPI_PIECE_MAX, 1);
+    b->word = (tfpi_block_word *)tfpi_new(&c->arena, TFPI_BLOCK_WORDS, sizeof *b->word);
+    b->slots = (int32_t *)tfpi_new(&c->arena, 2 * TFPI_BLOCK_WORDS, sizeof *b->slots);
+  }
+  if (!ctx->status) tfpi_slots_make(&c->slots, 1 << 16);
+  for (i = 0; i < n && !ctx->status; i++) tfpi_count_file(c, paths[i]);
+  return ctx->status;
+}
+
+/* ---- training: the characters of words ---- */
+
+typedef struct tfpi_char_count {
+  uint32_t c;
+  int32_t places, later; /* in how many places of distinct words; how many of them are not first */
+  int32_t id, later_id;
+  int64_t count;         /* places times the counts of words */
+} tfpi_char_count;
+typedef struct tfpi_alphabet {
+  tfpi_arena arena;
+  tfpi_list chars;
+  int32_t *page[0x1100]; /* of 256 numbers of chars, plus 1 */
+} tfpi_alphabet;
+
+static void tfpi_alphabet_open(tfp_ctx *ctx, tfpi_alphabet *a) {
+  memset(a, 0, sizeof *a);
+  tfpi_arena_open(ctx, &a->arena);
+  tfpi_list_open(ctx, &a->chars, sizeof(tfpi_char_count));
+}
+static void tfpi_alphabet_close(tfpi_alphabet *a) {
+  tfpi_list_close(&a->chars);
+  tfpi_arena_close(&a->arena);
+}
+/* A character that has been counted. */
+TFPI_INLINE tfpi_char_count *tfpi_alphabet_at(const tfpi_alphabet *a, uint32_t c) {
+  return (tfpi_char_count *)a->chars.at + a->page[c >> 8][c & 255] - 1;
+}
+
+/* The next character of a word. A NUL, and a byte that is not UTF-8, is U+FFFD. */
+TFPI_INLINE uint32_t tfpi_word_char(const char **s, const char *end) {
+  const uint32_t c = tfp_utf8_next(s, end);
+  return c ? c : 0xFFFD;
+}
+
+/* Counts the characters of words. */
+static tfp_status tfpi_alphabet_count(tfpi_alphabet *a, const tfpi_counter *from) {
+  const tfpi_word_count *w = (const tfpi_word_count *)from->words.at;
+  int64_t i;
+  for (i = 0; i < from->words.n; i++) {
+    const char *s = from->text.at + w[i].text, *begin = s, *end = s + w[i].n;
+    while (s < end) {
+      const int is_first = s == begin;
+      const uint32_t c = tfpi_word_char(&s, end);
+      int32_t **page = &a->page[c >> 8];
+      tfpi_char_count *k;
+      if (!*page && !(*page = (int32_t *)tfpi_new(&a->arena, 256, sizeof **page)))
+        return from->ctx->status;
+      if (!(*page)[c & 255]) {
+        k = (tfpi_char_count *)tfpi_list_room(&a->chars, 1);
+        if (!k) return from->ctx->status;
+        memset(k, 0, sizeof *k);
+        k->c = c;
+        (*page)[c & 255] = (int32_t)++a->chars.n;
+      }
+      k = tfpi_alphabet_at(a, c);
+      k->places++, k->later += !is_first, k->count += w[i].count;
+    }
+  }
+  return TFP_OK;
+}
+
+static int tfpi_by_char(const void *a, const void *b) {
+  const tfpi_char_count *x = (const tfpi_char_count *)a, *y = (const tfpi_char_count *)b;
+  return x->c < y->c ? -1 : x->c > y->c;
+}
+/* The commoner first, of equals the higher code point. */
+static int tfpi_by_count(const void *a, const void *b) {
+  const tfpi_char_count *x = (const tfpi_char_count *)a, *y = (const tfpi_char_count *)b;
+  if (x->count != y->count) return x->count > y->count ? -1 : 1;
+  return x->c > y->c ? -1 : x->c < y->c;
+}
+/* All characters in an order; NULL without memory. The list is the alphabet's. */
+static tfpi_char_count **tfpi_alphabet_list(tfpi_alphabet *a,
+                                            int (*compare)(const void *, const void *)) {
+  const int64_t n = a->chars.n;
+  tfpi_char_count **list = (tfpi_char_count **)tfpi_new(&a->arena, n + 1, sizeof *list);
+  int64_t i;
+  for (i = 0; list && i < n; i++) list[i] = (tfpi_char_count *)a->chars.at + i;
+  if (list) tfpi_sort((void **)list, n, compare);
+  return list;
+}
+
+/* ---- training: merges of pairs ---- */
+
 typedef struct tfpi_pair_count {
   uint32_t left, right;
   int64_t count;
@@ -15336,109 +19004,15 @@ typedef struct tfpi_place {
 typedef struct tfpi_trainer {
   tfp_ctx *ctx;
   tfp_tokenizer *tok;
-  int64_t min_frequency, max_words;
-  tfpi_list text, words, slots; /* bytes; tfpi_word_count; hash table of int32_t, -1 empty */
-  tfpi_list symbols; /* int32_t: of word w from words[w].text on, as many as it has bytes */
+  int64_t min_frequency;
+  int ties_larger;
+  tfpi_counter c;
+  tfpi_list symbols; /* int32_t: of word w from words[w].text on, at most as many as it has bytes */
   tfpi_list pairs, pair_slots;  /* tfpi_pair_count; hash table of int32_t */
   tfpi_list queue, places;      /* heap of tfpi_queued; tfpi_place */
   tfpi_list touched;            /* int32_t: pairs that grew in this round */
   tfpi_list merges;             /* tfpi_merge_entry */
 } tfpi_trainer;
-
-/* An empty hash table of at least n slots. */
-static tfp_status tfpi_slots_make(tfpi_list *l, int64_t n) {
-  int64_t slots = 4096;
-  while (slots < n) slots *= 2;
-  l->n = 0;
-  if (tfpi_list_room(l, slots)) memset(l->at, 0xFF, (size_t)slots * sizeof(int32_t));
-  l->n = slots;
-  return l->side[0].ctx->status;
-}
-
-static tfp_status tfpi_words_rehash(tfpi_trainer *t) {
-  const tfpi_word_count *w = (const tfpi_word_count *)t->words.at;
-  const uint64_t mask = (uint64_t)(t->slots.n * 2) - 1;
-  int64_t i;
-  if (tfpi_slots_make(&t->slots, t->slots.n * 2)) return t->ctx->status;
-  for (i = 0; i < t->words.n; i++) {
-    uint64_t h = (uint32_t)w[i].hash & mask;
-    while (((int32_t *)t->slots.at)[h] >= 0) h = (h + 1) & mask;
-    ((int32_t *)t->slots.at)[h] = (int32_t)i;
-  }
-  return TFP_OK;
-}
-
-/* Counts one word. */
-static tfp_status tfpi_count_word(tfpi_trainer *t, const char *s, int64_t n) {
-  const uint64_t mask = (uint64_t)t->slots.n - 1;
-  uint64_t h = (uint64_t)n;
-  int64_t i;
-  int32_t *slots = (int32_t *)t->slots.at;
-  tfpi_word_count *w;
-  void *text;
-  for (i = 0; i + 8 <= n; i += 8) {
-    uint64_t eight;
-    memcpy(&eight, s + i, 8);
-    h = (h ^ eight) * 0x9E3779B97F4A7C15u;
-    h ^= h >> 32;
-  }
-  for (; i < n; i++) h = (h ^ (unsigned char)s[i]) * 0x9E3779B97F4A7C15u, h ^= h >> 29;
-  h &= UINT32_MAX;
-  for (i = (int64_t)(h & mask); slots[i] >= 0; i = (int64_t)((uint64_t)(i + 1) & mask)) {
-    w = &((tfpi_word_count *)t->words.at)[slots[i]];
-    if ((uint32_t)w->hash == h && w->n == n && !memcmp(t->text.at + w->text, s, (size_t)n)) {
-      w->count++;
-      return TFP_OK;
-    }
-  }
-  if (t->max_words && t->words.n >= t->max_words) return TFP_OK;
-  if (t->words.n >= INT32_MAX - 1)
-    return tfpi_fail(t->ctx, TFP_ERR_UNSUPPORTED,
-                     "tfp_tokenizer_train_bpe: more than 2^31 distinct words; set max_words");
-  w = (tfpi_word_count *)tfpi_list_room(&t->words, 1);
-  text = w ? tfpi_list_room(&t->text, n) : NULL;
-  if (!text) return t->ctx->status;
-  memcpy(text, s, (size_t)n);
-  w->text = t->text.n, w->count = 1, w->n = (int32_t)n, w->hash = (int32_t)(uint32_t)h;
-  slots[i] = (int32_t)t->words.n++;
-  t->text.n += n;
-  return 2 * t->words.n > t->slots.n ? tfpi_words_rehash(t) : TFP_OK;
-}
-
-/* Counts the words of whole lines. */
-static tfp_status tfpi_count_lines(tfpi_trainer *t, const char *s, int64_t n) {
-  while (n > 0) {
-    const char *newline = (const char *)memchr(s, '\n', (size_t)n);
-    const int64_t line = newline ? newline - s + 1 : n;
-    int64_t i = 0, end;
-    for (; i < line; i = end) {
-      end = tfpi_gpt2_word(t->tok, s, i, line);
-      if (tfpi_count_word(t, s + i, end - i)) return t->ctx->status;
-    }
-    s += line, n -= line;
-  }
-  return TFP_OK;
-}
-
-static tfp_status tfpi_count_file(tfpi_trainer *t, const char *path, char *buffer) {
-  tfp_file *file = tfp_file_open(t->ctx, path);
-  int64_t have = 0, got = 1;
-  while (file && !t->ctx->status && got > 0) {
-    int64_t use;
-    got = tfp_file_read(file, buffer + have, TFPI_PIECE_MAX - have);
-    if (got > 0) have += got;
-    for (use = have; got > 0 && use > 0 && buffer[use - 1] != '\n';) use--;
-    if (!use && have == TFPI_PIECE_MAX) { /* a very long line */
-      use = tfpi_safe_cut(t->tok, buffer, have, 0);
-      if (!use) use = have;
-    }
-    if (tfpi_count_lines(t, buffer, use)) break;
-    have -= use;
-    memmove(buffer, buffer + use, (size_t)have);
-  }
-  tfp_file_close(file);
-  return t->ctx->status;
-}
 
 /* Number of a pair in t->pairs; it is entered if it is new. -1 without memory. */
 static int32_t tfpi_pair_at(tfpi_trainer *t, uint32_t left, uint32_t right) {
@@ -15499,9 +19073,20 @@ static tfp_status tfpi_pair_change(tfpi_trainer *t, int32_t left, int32_t right,
   return TFP_OK;
 }
 
-/* Does a come before b? The larger count, then the smaller pair. */
-TFPI_INLINE int tfpi_queued_before(const tfpi_queued *a, const tfpi_queued *b) {
+/* Are the bytes of a token larger (1), equal (0) or smaller (-1) than those of another? */
+static int tfpi_bytes_order(const tfpi_token *a, const tfpi_token *b) {
+  const int order = memcmp(a->raw, b->raw, (size_t)tfpi_min64(a->raw_n, b->raw_n));
+  return order ? (order > 0) - (order < 0) : (a->raw_n > b->raw_n) - (a->raw_n < b->raw_n);
+}
+/* Does a come before b? The larger count, then the smaller pair of ids, or the larger of bytes. */
+TFPI_INLINE int tfpi_queued_before(const tfpi_trainer *t, const tfpi_queued *a,
+                                   const tfpi_queued *b) {
   if (a->count != b->count) return a->count > b->count;
+  if (t->ties_larger) {
+    int order = tfpi_bytes_order(&t->tok->tokens[a->left], &t->tok->tokens[b->left]);
+    if (!order) order = tfpi_bytes_order(&t->tok->tokens[a->right], &t->tok->tokens[b->right]);
+    if (order) return order > 0;
+  }
   return a->left != b->left ? a->left < b->left : a->right < b->right;
 }
 static tfp_status tfpi_queue_push(tfpi_trainer *t, tfpi_queued x) {
@@ -15509,7 +19094,7 @@ static tfp_status tfpi_queue_push(tfpi_trainer *t, tfpi_queued x) {
   int64_t i = t->queue.n;
   if (!tfpi_list_room(&t->queue, 1)) return t->ctx->status;
   q = (tfpi_queued *)t->queue.at;
-  for (t->queue.n++; i > 0 && tfpi_queued_before(&x, &q[(i - 1) / 2]); i = (i - 1) / 2)
+  for (t->queue.n++; i > 0 && tfpi_queued_before(t, &x, &q[(i - 1) / 2]); i = (i - 1) / 2)
     q[i] = q[(i - 1) / 2];
   q[i] = x;
   return TFP_OK;
@@ -15519,8 +19104,8 @@ static tfpi_queued tfpi_queue_pop(tfpi_trainer *t) {
   const int64_t n = --t->queue.n;
   int64_t i = 0, child;
   for (; (child = 2 * i + 1) < n; i = child) {
-    if (child + 1 < n && tfpi_queued_before(&q[child + 1], &q[child])) child++;
-    if (!tfpi_queued_before(&q[child], &q[n])) break;
+    if (child + 1 < n && tfpi_queued_before(t, &q[child + 1], &q[child])) child++;
+    if (!tfpi_queued_before(t, &q[child], &q[n])) break;
     q[i] = q[child];
   }
   q[i] = q[n];
@@ -15542,30 +19127,88 @@ static tfp_status tfpi_queue_touched(tfpi_trainer *t) {
   return t->ctx->status;
 }
 
-/* Words to symbols, and the first counts of pairs. From here on words[].n counts symbols. */
-static tfp_status tfpi_trainer_start(tfpi_trainer *t) {
-  tfpi_word_count *w = (tfpi_word_count *)t->words.at;
-  int32_t first[256], *s;
+/* The first counts of pairs, of words that are symbols. */
+static tfp_status tfpi_trainer_pairs(tfpi_trainer *t) {
+  const tfpi_word_count *w = (const tfpi_word_count *)t->c.words.at;
+  const int32_t *s = (const int32_t *)t->symbols.at;
   int64_t i, k;
-  for (i = 0; i < 256; i++) {
-    char text[4];
-    first[i] =
-        tfpi_token_find(t->tok, text, (size_t)tfp_utf8_encode(t->tok->byte_char[i], text), "", 0);
-  }
-  s = (int32_t *)tfpi_list_room(&t->symbols, t->text.n);
-  if (t->ctx->status || tfpi_slots_make(&t->pair_slots, 65536)) return t->ctx->status;
-  for (i = 0; i < t->text.n; i++) s[i] = first[(unsigned char)t->text.at[i]];
-  for (i = 0; i < t->words.n; i++)
+  if (tfpi_slots_make(&t->pair_slots, 65536)) return t->ctx->status;
+  for (i = 0; i < t->c.words.n; i++)
     for (k = 0; k + 1 < w[i].n; k++)
       if (tfpi_pair_change(t, s[w[i].text + k], s[w[i].text + k + 1], w[i].count, (int32_t)i))
         return t->ctx->status;
   return tfpi_queue_touched(t);
 }
 
+/* Words to symbols: a token for each byte. */
+static tfp_status tfpi_trainer_bytes(tfpi_trainer *t) {
+  int32_t first[256], *s;
+  int64_t i;
+  for (i = 0; i < 256; i++) {
+    char text[4];
+    first[i] =
+        tfpi_token_find(t->tok, text, (size_t)tfp_utf8_encode(t->tok->byte_char[i], text), "", 0);
+    if (tfpi_token_raw(t->tok, &t->tok->tokens[first[i]])) return t->ctx->status;
+  }
+  s = (int32_t *)tfpi_list_room(&t->symbols, t->c.text.n);
+  if (t->ctx->status) return t->ctx->status;
+  for (i = 0; i < t->c.text.n; i++) s[i] = first[(unsigned char)t->c.text.at[i]];
+  return tfpi_trainer_pairs(t);
+}
+
+/* Words to symbols: a token c for each character of the alphabet, which is the `limit` commonest, and
+ * a token ##c for one that stands elsewhere than first in a word; both in order of code points.
+ * Other characters are left out of words. From here on words[].n counts symbols. */
+static tfp_status tfpi_trainer_chars(tfpi_trainer *t, int64_t limit, int64_t vocab_size) {
+  tfpi_word_count *w = (tfpi_word_count *)t->c.words.at;
+  tfp_tokenizer *tok = t->tok;
+  tfpi_alphabet a;
+  tfpi_char_count **list = NULL;
+  int64_t i, kept = 0, made = 0;
+  int32_t *s = (int32_t *)tfpi_list_room(&t->symbols, t->c.text.n);
+  tfpi_alphabet_open(t->ctx, &a);
+  if (!tfpi_alphabet_count(&a, &t->c)) list = tfpi_alphabet_list(&a, tfpi_by_count);
+  if (!t->ctx->status) {
+    kept = tfpi_min64(a.chars.n, limit);
+    for (i = 0; i < a.chars.n; i++) list[i]->id = list[i]->later_id = -1;
+    tfpi_sort((void **)list, kept, tfpi_by_char);
+    for (i = made = 0; i < kept; i++) made += 1 + (list[i]->later > 0);
+    if (tok->size + made > vocab_size)
+      tfpi_fail(t->ctx, TFP_ERR_ARG,
+                "%s: vocab_size %i is too small for %i special tokens and %i of characters; set "
+                "limit_alphabet", t->c.who, vocab_size, tok->size, made);
+  }
+  for (made = 0; made < 2 * kept && !t->ctx->status; made++) {
+    tfpi_char_count *k = list[made % kept];
+    char text[4];
+    const size_t n = (size_t)tfp_utf8_encode(k->c, text);
+    const char *prefix = made < kept ? "" : "##";
+    int32_t id;
+    if (made >= kept && !k->later) continue;
+    id = tfpi_token_find(tok, prefix, strlen(prefix), text, n);
+    if (id < 0 && tfpi_token_add(tok, id = (int32_t)tok->size, prefix, strlen(prefix), text, n,
+                                 TFPI_IN_MODEL))
+      break;
+    if (made < kept) k->id = id;
+    else k->later_id = id;
+  }
+  for (i = 0; i < t->c.words.n && !t->ctx->status; i++) {
+    const char *at = t->c.text.at + w[i].text, *begin = at, *end = at + w[i].n;
+    w[i].n = 0;
+    while (at < end) {
+      const int is_first = at == begin;
+      const tfpi_char_count *k = tfpi_alphabet_at(&a, tfpi_word_char(&at, end));
+      if (k->id >= 0) s[w[i].text + w[i].n++] = is_first ? k->id : k->later_id;
+    }
+  }
+  tfpi_alphabet_close(&a);
+  return t->ctx->status ? t->ctx->status : tfpi_trainer_pairs(t);
+}
+
 /* Replaces left right by sum in one word, from the left, and keeps the counts of the neighbours. */
 static tfp_status tfpi_merge_in_word(tfpi_trainer *t, int32_t word, int32_t left, int32_t right,
                                      int32_t sum) {
-  tfpi_word_count *w = &((tfpi_word_count *)t->words.at)[word];
+  tfpi_word_count *w = &((tfpi_word_count *)t->c.words.at)[word];
   int32_t *s = (int32_t *)t->symbols.at + w->text;
   int32_t i = 0, out = 0;
   while (i < w->n) {
@@ -15591,6 +19234,8 @@ static tfp_status tfpi_trainer_merge(tfpi_trainer *t, int64_t size) {
     tfpi_queued top = tfpi_queue_pop(t);
     const int64_t count = ((tfpi_pair_count *)t->pairs.at)[top.pair].count;
     const tfpi_token *a = &tok->tokens[top.left], *b = &tok->tokens[top.right];
+    const char *tail = b->text; /* of ab and ##cd comes abcd */
+    size_t tail_n = (size_t)b->text_n;
     tfpi_merge_entry *m;
     int32_t id, i;
     if (top.count !=
@@ -15600,11 +19245,12 @@ static tfp_status tfpi_trainer_merge(tfpi_trainer *t, int64_t size) {
       continue;
     }
     if (count < 1 || count < t->min_frequency) break;
-    id = tfpi_token_find(tok, a->text, (size_t)a->text_n, b->text, (size_t)b->text_n);
+    if (!tok->byte_level && tail_n > 2 && !memcmp(tail, "##", 2)) tail += 2, tail_n -= 2;
+    id = tfpi_token_find(tok, a->text, (size_t)a->text_n, tail, tail_n);
     if (id < 0) {
       id = (int32_t)tok->size;
-      if (tfpi_token_add(tok, id, a->text, (size_t)a->text_n, b->text, (size_t)b->text_n,
-                         TFPI_IN_MODEL))
+      if (tfpi_token_add(tok, id, a->text, (size_t)a->text_n, tail, tail_n, TFPI_IN_MODEL) ||
+          (t->ties_larger && tfpi_token_raw(tok, &tok->tokens[id])))
         break;
     }
     m = (tfpi_merge_entry *)tfpi_list_room(&t->merges, 1);
@@ -15621,21 +19267,17 @@ static tfp_status tfpi_trainer_merge(tfpi_trainer *t, int64_t size) {
   return t->ctx->status;
 }
 
-static void tfpi_trainer_open(tfp_ctx *ctx, tfpi_trainer *t, const tfp_bpe_options *options) {
+static void tfpi_trainer_open(tfp_tokenizer *tok, tfpi_trainer *t, int64_t min_frequency) {
   memset(t, 0, sizeof *t);
-  t->ctx = ctx;
-  t->min_frequency = options && options->min_frequency ? options->min_frequency : 2;
-  t->max_words = options ? options->max_words : 0;
-  tfpi_list_open(ctx, &t->text, 1);
-  tfpi_list_open(ctx, &t->words, sizeof(tfpi_word_count));
-  tfpi_list_open(ctx, &t->slots, sizeof(int32_t));
-  tfpi_list_open(ctx, &t->symbols, sizeof(int32_t));
-  tfpi_list_open(ctx, &t->pairs, sizeof(tfpi_pair_count));
-  tfpi_list_open(ctx, &t->pair_slots, sizeof(int32_t));
-  tfpi_list_open(ctx, &t->queue, sizeof(tfpi_queued));
-  tfpi_list_open(ctx, &t->places, sizeof(tfpi_place));
-  tfpi_list_open(ctx, &t->touched, sizeof(int32_t));
-  tfpi_list_open(ctx, &t->merges, sizeof(tfpi_merge_entry));
+  t->ctx = tok->ctx, t->tok = tok;
+  t->min_frequency = min_frequency ? min_frequency : 2;
+  tfpi_list_open(t->ctx, &t->symbols, sizeof(int32_t));
+  tfpi_list_open(t->ctx, &t->pairs, sizeof(tfpi_pair_count));
+  tfpi_list_open(t->ctx, &t->pair_slots, sizeof(int32_t));
+  tfpi_list_open(t->ctx, &t->queue, sizeof(tfpi_queued));
+  tfpi_list_open(t->ctx, &t->places, sizeof(tfpi_place));
+  tfpi_list_open(t->ctx, &t->touched, sizeof(int32_t));
+  tfpi_list_open(t->ctx, &t->merges, sizeof(tfpi_merge_entry));
 }
 static void tfpi_trainer_close(tfpi_trainer *t) {
   tfpi_list_close(&t->merges);
@@ -15645,45 +19287,706 @@ static void tfpi_trainer_close(tfpi_trainer *t) {
   tfpi_list_close(&t->pair_slots);
   tfpi_list_close(&t->pairs);
   tfpi_list_close(&t->symbols);
-  tfpi_list_close(&t->slots);
-  tfpi_list_close(&t->words);
-  tfpi_list_close(&t->text);
+  tfpi_counter_close(&t->c);
+}
+
+/* How many special tokens of a style come before the rest of a vocabulary. */
+static int tfpi_style_first(tfp_special_style style) {
+  return style == TFP_SPECIALS_GPT2 ? 0 : style == TFP_SPECIALS_T5 ? 3 : tfpi_style_count(style);
 }
 
 TFP_API tfp_tokenizer *tfp_tokenizer_train_bpe(tfp_ctx *ctx, const char *const *paths, int n,
                                                int64_t vocab_size, tfp_special_style style,
                                                const tfp_bpe_options *options) {
   const char *who = "tfp_tokenizer_train_bpe";
+  tfp_bpe_options how;
   tfp_tokenizer *tok;
   tfpi_trainer t;
-  char *buffer;
-  int i, specials, first;
+  int specials, first;
   if (tfpi_check_style(ctx, style, who) || tfpi_check_paths(ctx, paths, n, who)) return NULL;
-  specials = tfpi_style_count(style);
-  first = style == TFP_SPECIALS_GPT2 ? 0 : style == TFP_SPECIALS_T5 ? 3 : specials;
-  if (vocab_size < 256 + specials || vocab_size > TFPI_MAX_TOKENS ||
-      (options && (options->min_frequency < 0 || options->max_words < 0))) {
+  memset(&how, 0, sizeof how);
+  if (options) how = *options;
+  specials = tfpi_style_count(style), first = tfpi_style_first(style);
+  if (vocab_size < 256 + specials || vocab_size > TFPI_MAX_TOKENS || how.min_frequency < 0 ||
+      how.max_words < 0) {
     tfpi_fail(ctx, TFP_ERR_ARG, "%s: vocab_size %i is not in %d to %d, or an option is negative",
               who, vocab_size, 256 + specials, (int)TFPI_MAX_TOKENS);
     return NULL;
   }
   tok = tfpi_tokenizer_new(ctx, vocab_size);
   if (!tok) return NULL;
-  tok->byte_level = 1, tok->pre = TFPI_PRE_GPT2;
-  tfpi_trainer_open(ctx, &t, options);
-  t.tok = tok;
-  buffer = (char *)tfpi_new(tok->scratch, TFPI_PIECE_MAX, 1);
-  if (!ctx->status && !tfpi_style_add(tok, style, 0, first) && !tfpi_add_bytes(tok, 1))
-    tfpi_slots_make(&t.slots, 1 << 16);
-  for (i = 0; i < n && !ctx->status; i++) tfpi_count_file(&t, paths[i], buffer);
-  if (!ctx->status && !tfpi_trainer_start(&t) &&
-      !tfpi_trainer_merge(&t, vocab_size - specials + first))
+  tok->byte_level = 1, tok->pre = TFPI_PRE_GPT2, tok->decoder = TFPI_DECODE_BYTES;
+  tfpi_trainer_open(tok, &t, how.min_frequency);
+  t.ties_larger = how.ties_larger;
+  tfpi_counter_open(&t.c, tok, who, paths, n, how.max_words);
+  if (!ctx->status && !tfpi_style_add(tok, style, 0, first) && !tfpi_add_bytes(tok, 1) &&
+      !tfpi_trainer_bytes(&t) && !tfpi_trainer_merge(&t, vocab_size - specials + first))
     tfpi_style_add(tok, style, first, 256);
   tok->n_merges = t.merges.n;
   tok->merges = (tfpi_merge_entry *)tfpi_new(tok->arena, t.merges.n, sizeof *tok->merges);
   if (!ctx->status && t.merges.n)
     memcpy(tok->merges, t.merges.at, (size_t)t.merges.n * sizeof *tok->merges);
   tfpi_trainer_close(&t);
+  if (!ctx->status) return tfpi_tokenizer_finish(tok, style);
+  tfp_tokenizer_free(tok);
+  return NULL;
+}
+
+/* BERT's stages, in a tokenizer without any. */
+static void tfpi_stages_bert(tfp_tokenizer *tok, const tfp_wordpiece_options *how) {
+  tfpi_stage_spec *st = tfpi_stage_add(tok, &tok->norms, TFPI_NORM_BERT);
+  tok->model = TFPI_MODEL_WORDPIECE, tok->pre = TFPI_PRE_STAGES;
+  tok->prefix = "##", tok->prefix_n = 2, tok->max_word_chars = 100;
+  st->flag[0] = st->flag[1] = 1;
+  st->flag[2] = how->strip_accents ? how->strip_accents > 0 : -1;
+  st->flag[3] = !how->cased;
+  tfpi_stage_add(tok, &tok->pres, TFPI_CUT_BERT);
+  st = tfpi_stage_add(tok, &tok->decs, TFPI_DEC_WORDPIECE);
+  st->from = "##", st->from_n = 2, st->flag[0] = 1;
+}
+
+/* A tokenizer that cuts words as tok will: the same stages and no vocabulary. NULL on error. */
+static tfp_tokenizer *tfpi_cutter(const tfp_tokenizer *tok) {
+  tfp_tokenizer *cutter = tfpi_tokenizer_new(tok->ctx, 1);
+  if (!cutter) return NULL;
+  cutter->norms = tok->norms, cutter->pres = tok->pres, cutter->pre = TFPI_PRE_STAGES;
+  cutter->model = TFPI_MODEL_WORDPIECE, cutter->prefix = "";
+  return tfpi_tokenizer_ready(cutter);
+}
+
+TFP_API tfp_tokenizer *tfp_tokenizer_train_wordpiece(tfp_ctx *ctx, const char *const *paths, int n,
+                                                     int64_t vocab_size,
+                                                     const tfp_wordpiece_options *options) {
+  const char *who = "tfp_tokenizer_train_wordpiece";
+  tfp_wordpiece_options how;
+  tfp_tokenizer *tok, *cutter;
+  tfpi_trainer t;
+  if (tfpi_check_style(ctx, TFP_SPECIALS_BERT, who) || tfpi_check_paths(ctx, paths, n, who))
+    return NULL;
+  memset(&how, 0, sizeof how);
+  if (options) how = *options;
+  if (vocab_size < 6 || vocab_size > TFPI_MAX_TOKENS || how.min_frequency < 0 ||
+      how.max_words < 0 || how.limit_alphabet < 0) {
+    tfpi_fail(ctx, TFP_ERR_ARG, "%s: vocab_size %i is not in 6 to %d, or an option is negative",
+              who, vocab_size, (int)TFPI_MAX_TOKENS);
+    return NULL;
+  }
+  tok = tfpi_tokenizer_new(ctx, vocab_size);
+  if (!tok) return NULL;
+  tfpi_stages_bert(tok, &how);
+  tfpi_trainer_open(tok, &t, how.min_frequency);
+  cutter = tfpi_cutter(tok);
+  if (cutter) tfpi_counter_open(&t.c, cutter, who, paths, n, how.max_words);
+  if (!ctx->status && !tfpi_style_add(tok, TFP_SPECIALS_BERT, 0, 256) &&
+      !tfpi_trainer_chars(&t, how.limit_alphabet ? how.limit_alphabet : 1000, vocab_size))
+    tfpi_trainer_merge(&t, vocab_size);
+  if (cutter) tfpi_trainer_close(&t);
+  tfp_tokenizer_free(cutter);
+  if (!ctx->status) return tfpi_tokenizer_finish(tok, TFP_SPECIALS_BERT);
+  tfp_tokenizer_free(tok);
+  return NULL;
+}
+
+/* ---- training: Unigram ---- */
+
+enum { TFPI_ARC_BITS = 5, TFPI_WORDS_BLOCK = 512 };
+
+/* A substring of words that different characters follow: what order[low, low+freq) begin with. */
+typedef struct tfpi_substring { int32_t low, freq, n; } tfpi_substring;
+typedef struct tfpi_candidate { double score; int32_t at, n; } tfpi_candidate; /* text[at, at+n) */
+/* A place in a word. Forward and backward sums are a*2^ea and b*2^eb: in a long word they would be
+ * too small for a number. Of the best path to here, a is the score and back the last arc. */
+typedef struct tfpi_cell { double a, b; int32_t ea, eb; uint32_t back; } tfpi_cell;
+
+/* All lattices of all words, as arcs between places in one text of distinct words. They are found
+ * once; later pieces only go. */
+typedef struct tfpi_lattices {
+  tfp_ctx *ctx;
+  tfpi_arena arena, seeding;
+  tfp_unigram_options how; /* with the defaults put in */
+  int64_t vocab_size;
+  uint32_t *text;          /* code points; a 0 behind each word */
+  int32_t *start;          /* of words, and the end of the last */
+  int64_t *count, n_words, n_text, longest, weight; /* weight: all characters times their counts */
+  tfpi_alphabet alphabet;
+  int32_t n_chars;
+  int32_t *order;          /* places in text, by what follows; seeding only */
+  tfpi_substring *found;
+  int32_t *bucket, *n_found; /* by first character */
+  tfpi_candidate *piece;
+  double *p;               /* exp(score) */
+  int64_t n_pieces;
+  uint32_t *arc, *first;   /* piece<<5 | length; those from place i are arc[first[i], first[i+1]) */
+  double unk_score, unk_p;
+  double one;              /* sums are in units of 1/one: integers, so that their order is nothing */
+  int64_t *sums;           /* (threads, pieces + 1); the last is for unknown characters */
+  tfpi_cell *cells;        /* (threads, longest + 1) */
+  double *loss;            /* of candidates; that and alternatives are for pruning */
+  int32_t *map;            /* new number of a piece; -1: it goes */
+  double total_freq, sum_freq;
+} tfpi_lattices;
+
+/* The words' text, and the characters of it. */
+static tfp_status tfpi_unigram_text(tfpi_lattices *u, const tfpi_counter *from) {
+  const tfpi_word_count *w = (const tfpi_word_count *)from->words.at;
+  int64_t i, at = 0, n = from->words.n;
+  if (tfpi_alphabet_count(&u->alphabet, from)) return u->ctx->status;
+  for (i = 0; i < u->alphabet.chars.n; i++) {
+    const tfpi_char_count *k = (const tfpi_char_count *)u->alphabet.chars.at + i;
+    n += k->places, u->weight += k->count;
+  }
+  if (n > INT32_MAX - 64)
+    return tfpi_fail(u->ctx, TFP_ERR_UNSUPPORTED,
+                     "%s: distinct words of %i characters; set max_words", from->who, n);
+  u->n_words = from->words.n, u->n_text = n, u->n_chars = (int32_t)u->alphabet.chars.n;
+  u->text = (uint32_t *)tfpi_new(&u->arena, n, sizeof *u->text);
+  u->start = (int32_t *)tfpi_new(&u->arena, u->n_words + 1, sizeof *u->start);
+  u->count = (int64_t *)tfpi_new(&u->arena, u->n_words, sizeof *u->count);
+  if (u->ctx->status) return u->ctx->status;
+  for (i = 0; i < u->n_words; i++, at++) {
+    const char *s = from->text.at + w[i].text, *end = s + w[i].n;
+    u->start[i] = (int32_t)at, u->count[i] = w[i].count;
+    while (s < end) u->text[at++] = tfpi_word_char(&s, end);
+    u->longest = tfpi_max64(u->longest, at - u->start[i]);
+  }
+  u->start[u->n_words] = (int32_t)at;
+  return TFP_OK;
+}
+
+/* Sorts order[low, high), whose places all begin with the same `depth` characters, by what comes
+ * next, and lists where they part. Three-way quicksort, no deeper than a piece is long. */
+static void tfpi_find_substrings(const tfpi_lattices *u, int32_t low, int32_t high, int32_t depth,
+                                 int fresh, tfpi_substring **out) {
+  const uint32_t *next = u->text + depth;
+  int32_t *order = u->order, left = low, right = high, i = low;
+  uint32_t pivot;
+  if (high - low < 2) return;
+  pivot = (uint32_t)low * 0x9E3779B1u ^ (uint32_t)high * 0x85EBCA6Bu;
+  pivot = next[order[low + (int32_t)((pivot ^ pivot >> 15) % (uint32_t)(high - low))]];
+  while (i < right) {
+    const int32_t x = order[i];
+    const uint32_t c = next[x];
+    if (c < pivot) order[i++] = order[left], order[left++] = x;
+    else if (c > pivot) order[i] = order[--right], order[right] = x;
+    else i++;
+  }
+  if (fresh && depth > 1 && (left > low || right < high)) {
+    (*out)->low = low, (*out)->freq = high - low, (*out)->n = depth;
+    (*out)++;
+  }
+  tfpi_find_substrings(u, low, left, depth, 0, out);
+  if (pivot && depth < u->how.max_piece) tfpi_find_substrings(u, left, right, depth + 1, 1, out);
+  tfpi_find_substrings(u, right, high, depth, 0, out);
+}
+static void tfpi_find_bucket(void *arg, int64_t i, int thread) {
+  tfpi_lattices *u = (tfpi_lattices *)arg;
+  tfpi_substring *out = u->found + u->bucket[i];
+  (void)thread;
+  tfpi_find_substrings(u, u->bucket[i], u->bucket[i + 1], 1, 1, &out);
+  u->n_found[i] = (int32_t)(out - (u->found + u->bucket[i]));
+}
+
+/* All substrings of 2 to max_piece characters that come more than once in the list of words, and
+ * that different characters follow (or the end of a word): a suffix array's inner nodes. They are
+ * left in found[0, returned), in order of their characters. */
+static int64_t tfpi_unigram_find(tfpi_lattices *u) {
+  tfpi_arena *work = &u->seeding;
+  tfpi_char_count **list = tfpi_alphabet_list(&u->alphabet, tfpi_by_char);
+  int64_t i, n = 0;
+  u->order = (int32_t *)tfpi_new(work, u->n_text, sizeof *u->order);
+  u->found = (tfpi_substring *)tfpi_new(work, u->n_text, sizeof *u->found);
+  u->bucket = (int32_t *)tfpi_new(work, u->n_chars + 1, sizeof *u->bucket);
+  u->n_found = (int32_t *)tfpi_new(work, u->n_chars + 1, sizeof *u->n_found);
+  if (u->ctx->status) return 0;
+  for (i = 0; i < u->n_chars; i++) {
+    u->bucket[i + 1] = u->bucket[i] + list[i]->places;
+    list[i]->id = u->bucket[i];
+  }
+  for (i = 0; i < u->n_text; i++)
+    if (u->text[i]) u->order[tfpi_alphabet_at(&u->alphabet, u->text[i])->id++] = (int32_t)i;
+  tfpi_parallel(u->ctx, u->n_chars, tfpi_find_bucket, u);
+  for (i = 0; i < u->n_chars; i++) {
+    memmove(u->found + n, u->found + u->bucket[i],
+            (size_t)u->n_found[i] * sizeof *u->found);
+    n += u->n_found[i];
+  }
+  return n;
+}
+
+/* Numbers of found[0,n) by occurrences times length, the largest first, of equals the later. */
+static int32_t *tfpi_unigram_rank(tfpi_lattices *u, int64_t n) {
+  int32_t *a = (int32_t *)tfpi_new(&u->seeding, n, sizeof *a);
+  int32_t *b = (int32_t *)tfpi_new(&u->seeding, n, sizeof *b);
+  int64_t most = 0, i;
+  int shift;
+  if (u->ctx->status) return NULL;
+  for (i = 0; i < n; i++) {
+    a[n - 1 - i] = (int32_t)i;
+    most = tfpi_max64(most, (int64_t)u->found[i].freq * u->found[i].n);
+  }
+  for (shift = 0; most >> shift; shift += 11) {
+    int64_t place[2049] = {0};
+    int32_t *swap = a;
+    for (i = 0; i < n; i++) {
+      const tfpi_substring *f = &u->found[a[i]];
+      place[2048 - (((int64_t)f->freq * f->n >> shift) & 2047)]++;
+    }
+    for (i = 1; i < 2049; i++) place[i] += place[i - 1];
+    for (i = 0; i < n; i++) {
+      const tfpi_substring *f = &u->found[a[i]];
+      b[place[2047 - (((int64_t)f->freq * f->n >> shift) & 2047)]++] = a[i];
+    }
+    a = b, b = swap;
+  }
+  return a;
+}
+
+/* Arcs of all pieces; of one place the shorter first. rank: found numbers of the longer pieces. */
+static tfp_status tfpi_unigram_arcs(tfpi_lattices *u, const int32_t *rank) {
+  int64_t total = 0, i, k;
+  int32_t n;
+  u->first = (uint32_t *)tfpi_new(&u->arena, u->n_text + 1, sizeof *u->first);
+  if (u->ctx->status) return u->ctx->status;
+  for (i = 0; i < u->n_text; i++) u->first[i] = u->text[i] != 0;
+  for (i = u->n_chars; i < u->n_pieces; i++) {
+    const tfpi_substring *f = &u->found[rank[i - u->n_chars]];
+    for (k = f->low; k < f->low + f->freq; k++) u->first[u->order[k]]++;
+  }
+  for (i = 0; i < u->n_text; i++) {
+    const uint32_t here = u->first[i];
+    u->first[i] = (uint32_t)total;
+    total += here;
+  }
+  if (total > UINT32_MAX)
+    return tfpi_fail(u->ctx, TFP_ERR_UNSUPPORTED,
+                     "tfp_tokenizer_train_unigram: pieces at %i places of words; set max_words",
+                     total);
+  u->arc = (uint32_t *)tfpi_new(&u->arena, total, sizeof *u->arc);
+  if (u->ctx->status) return u->ctx->status;
+  for (i = 0; i < u->n_text; i++)
+    if (u->text[i])
+      u->arc[u->first[i]++] = (uint32_t)tfpi_alphabet_at(&u->alphabet, u->text[i])->id << TFPI_ARC_BITS | 1;
+  for (n = 2; n <= u->how.max_piece; n++)
+    for (i = u->n_chars; i < u->n_pieces; i++) {
+      const tfpi_substring *f = &u->found[rank[i - u->n_chars]];
+      if (f->n != n) continue;
+      for (k = f->low; k < f->low + f->freq; k++)
+        u->arc[u->first[u->order[k]]++] = (uint32_t)i << TFPI_ARC_BITS | (uint32_t)n;
+    }
+  memmove(u->first + 1, u->first, (size_t)u->n_text * sizeof *u->first);
+  u->first[0] = 0;
+  return TFP_OK;
+}
+
+/* What follows from the scores. */
+static void tfpi_unigram_scores(tfpi_lattices *u) {
+  double lowest = INFINITY;
+  int64_t i;
+  for (i = 0; i < u->n_pieces; i++) {
+    u->p[i] = exp(u->piece[i].score);
+    if (u->piece[i].score < lowest) lowest = u->piece[i].score;
+  }
+  u->unk_score = lowest - 10;
+  u->unk_p = exp(u->unk_score);
+}
+
+/* The first pieces: all characters, and the substrings of most occurrences times length. */
+static tfp_status tfpi_unigram_seed(tfpi_lattices *u) {
+  const int64_t found = tfpi_unigram_find(u);
+  const int64_t most = tfpi_max64(u->how.seed_size - u->n_chars, 1);
+  const int32_t *rank = u->ctx->status ? NULL : tfpi_unigram_rank(u, found);
+  tfpi_char_count **list = tfpi_alphabet_list(&u->alphabet, tfpi_by_count);
+  double sum = 0;
+  int64_t i;
+  u->n_pieces = u->n_chars + tfpi_min64(found, most);
+  u->piece = (tfpi_candidate *)tfpi_new(&u->arena, u->n_pieces, sizeof *u->piece);
+  u->p = (double *)tfpi_new(&u->arena, u->n_pieces, sizeof *u->p);
+  if (u->ctx->status) return u->ctx->status;
+  for (i = 0; i < u->n_chars; i++) {
+    list[i]->id = (int32_t)i;
+    u->piece[i].score = (double)list[i]->count;
+    u->piece[i].n = 1;
+  }
+  for (i = 0; i < u->n_text; i++)
+    if (u->text[i]) u->piece[tfpi_alphabet_at(&u->alphabet, u->text[i])->id].at = (int32_t)i;
+  for (i = u->n_chars; i < u->n_pieces; i++) {
+    const tfpi_substring *f = &u->found[rank[i - u->n_chars]];
+    u->piece[i].score = (double)f->freq * f->n;
+    u->piece[i].at = u->order[f->low], u->piece[i].n = f->n;
+  }
+  for (i = 0; i < u->n_pieces; i++) sum += u->piece[i].score;
+  for (i = 0; i < u->n_pieces; i++) u->piece[i].score = log(u->piece[i].score) - log(sum);
+  tfpi_unigram_scores(u);
+  return tfpi_unigram_arcs(u, rank);
+}
+
+/* Adds x*2^xe to *v * 2^*e. Exponents differ only in words of some dozens of pieces. */
+TFPI_INLINE void tfpi_scaled_add(double *v, int32_t *e, double x, int32_t xe) {
+  if (*v == 0) *v = x, *e = xe;
+  else *v += *e == xe ? x : ldexp(x, xe - *e);
+}
+TFPI_INLINE void tfpi_scaled_keep(double *v, int32_t *e) {
+  if (*v < 1e-90) *v = ldexp(*v, 300), *e -= 300;
+}
+
+/* Adds to sums how often each piece is expected in word w: forward and backward sums over all ways
+ * to cut it. */
+static void tfpi_expect_word(const tfpi_lattices *u, int64_t w, tfpi_cell *c, int64_t *sums) {
+  const uint32_t *first = u->first + u->start[w], *arc = u->arc;
+  const int32_t n = u->start[w + 1] - u->start[w] - 1;
+  double scale;
+  uint32_t k;
+  int32_t i;
+  for (i = 0; i <= n; i++) c[i].a = 0;
+  c[0].a = 1, c[0].ea = 0;
+  for (i = 0; i < n; i++) {
+    tfpi_scaled_keep(&c[i].a, &c[i].ea);
+    if (first[i] == first[i + 1] || (arc[first[i]] & 31) != 1)
+      tfpi_scaled_add(&c[i + 1].a, &c[i + 1].ea, c[i].a * u->unk_p, c[i].ea);
+    for (k = first[i]; k < first[i + 1]; k++) {
+      tfpi_cell *to = &c[i + (int32_t)(arc[k] & 31)];
+      tfpi_scaled_add(&to->a, &to->ea, c[i].a * u->p[arc[k] >> TFPI_ARC_BITS], c[i].ea);
+    }
+  }
+  scale = (double)u->count[w] * u->one / c[n].a;
+  c[n].b = 1, c[n].eb = 0;
+  for (i = n - 1; i >= 0; i--) {
+    const double left = c[i].a * scale;
+    c[i].b = 0;
+    if (first[i] == first[i + 1] || (arc[first[i]] & 31) != 1)
+      tfpi_scaled_add(&c[i].b, &c[i].eb, c[i + 1].b * u->unk_p, c[i + 1].eb);
+    for (k = first[i]; k < first[i + 1]; k++) {
+      const tfpi_cell *to = &c[i + (int32_t)(arc[k] & 31)];
+      const double right = u->p[arc[k] >> TFPI_ARC_BITS] * to->b;
+      const int32_t e = c[i].ea + to->eb - c[n].ea;
+      const double x = e ? ldexp(left * right, e) : left * right;
+      sums[arc[k] >> TFPI_ARC_BITS] += (int64_t)(x + 0.5);
+      tfpi_scaled_add(&c[i].b, &c[i].eb, right, to->eb);
+    }
+    tfpi_scaled_keep(&c[i].b, &c[i].eb);
+  }
+}
+
+/* Adds to sums the pieces of the best way to cut word w. */
+static void tfpi_best_word(const tfpi_lattices *u, int64_t w, tfpi_cell *c, int64_t *sums) {
+  const uint32_t *first = u->first + u->start[w], *arc = u->arc;
+  const int32_t n = u->start[w + 1] - u->start[w] - 1;
+  const uint32_t unk = (uint32_t)u->n_pieces << TFPI_ARC_BITS | 1;
+  uint32_t k;
+  int32_t i;
+  for (i = 1; i <= n; i++) c[i].a = -INFINITY;
+  c[0].a = 0;
+  for (i = 0; i < n; i++) {
+    for (k = first[i]; k < first[i + 1]; k++) {
+      tfpi_cell *to = &c[i + (int32_t)(arc[k] & 31)];
+      const double score = c[i].a + u->piece[arc[k] >> TFPI_ARC_BITS].score;
+      if (score > to->a) to->a = score, to->back = arc[k];
+    }
+    if ((first[i] == first[i + 1] || (arc[first[i]] & 31) != 1) &&
+        c[i].a + u->unk_score > c[i + 1].a)
+      c[i + 1].a = c[i].a + u->unk_score, c[i + 1].back = unk;
+  }
+  for (i = n; i > 0; i -= (int32_t)(c[i].back & 31))
+    sums[c[i].back >> TFPI_ARC_BITS] += u->count[w];
+}
+
+static void tfpi_expect_block(void *arg, int64_t block, int thread) {
+  tfpi_lattices *u = (tfpi_lattices *)arg;
+  int64_t w = block * TFPI_WORDS_BLOCK, end = tfpi_min64(w + TFPI_WORDS_BLOCK, u->n_words);
+  for (; w < end; w++)
+    tfpi_expect_word(u, w, u->cells + thread * (u->longest + 1), u->sums + thread * (u->n_pieces + 1));
+}
+static void tfpi_best_block(void *arg, int64_t block, int thread) {
+  tfpi_lattices *u = (tfpi_lattices *)arg;
+  int64_t w = block * TFPI_WORDS_BLOCK, end = tfpi_min64(w + TFPI_WORDS_BLOCK, u->n_words);
+  for (; w < end; w++)
+    tfpi_best_word(u, w, u->cells + thread * (u->longest + 1), u->sums + thread * (u->n_pieces + 1));
+}
+
+/* Sums over all words, in u->sums[0, pieces]. */
+static void tfpi_unigram_sum(tfpi_lattices *u, tfpi_task fn) {
+  const int64_t n = u->n_pieces + 1;
+  int64_t i;
+  int t;
+  memset(u->sums, 0, (size_t)(n * u->ctx->threads) * sizeof *u->sums);
+  tfpi_parallel(u->ctx, tfpi_ceil_div(u->n_words, TFPI_WORDS_BLOCK), fn, u);
+  for (t = 1; t < u->ctx->threads; t++)
+    for (i = 0; i < n; i++) u->sums[i] += u->sums[t * n + i];
+}
+
+/* Drops the pieces whose map is -1, and gives the others their new numbers. */
+static void tfpi_unigram_drop(tfpi_lattices *u, int64_t left) {
+  uint32_t from = 0, out = 0;
+  int64_t i;
+  for (i = 0; i < u->n_text; i++) {
+    const uint32_t end = u->first[i + 1];
+    u->first[i] = out;
+    for (; from < end; from++) {
+      const int32_t to = u->map[u->arc[from] >> TFPI_ARC_BITS];
+      if (to >= 0) u->arc[out++] = (uint32_t)to << TFPI_ARC_BITS | (u->arc[from] & 31);
+    }
+  }
+  u->first[u->n_text] = out;
+  u->n_pieces = left;
+}
+
+/* The derivative of log gamma(x), x > 0. */
+static double tfpi_digamma(double x) {
+  double sum = 0, y;
+  for (; x < 10; x++) sum -= 1 / x;
+  y = 1 / (x * x);
+  return sum + log(x) - 0.5 / x -
+         y * (1.0 / 12 - y * (1.0 / 120 - y * (1.0 / 252 - y * (1.0 / 240 - y / 132))));
+}
+
+/* One round of EM. A piece that is expected less than half a time goes; the digamma function in
+ * place of the logarithm makes rare ones rarer. */
+static void tfpi_unigram_em(tfpi_lattices *u) {
+  double sum = 0, log_sum;
+  int64_t i, left = 0;
+  tfpi_unigram_sum(u, tfpi_expect_block);
+  for (i = 0; i < u->n_pieces; i++) {
+    const double expected = (double)u->sums[i] / u->one;
+    u->map[i] = expected < 0.5 ? -1 : (int32_t)left;
+    if (u->map[i] < 0) continue;
+    sum += expected;
+    u->piece[left] = u->piece[i];
+    u->piece[left++].score = expected;
+  }
+  log_sum = tfpi_digamma(sum);
+  for (i = 0; i < left; i++) u->piece[i].score = tfpi_digamma(u->piece[i].score) - log_sum;
+  tfpi_unigram_drop(u, left);
+  tfpi_unigram_scores(u);
+}
+
+/* loss[i]: how much likelihood goes if piece i is cut in its second best way; INFINITY: it stays;
+ * -INFINITY: nothing needs it. */
+static void tfpi_loss_of_piece(tfpi_lattices *u, int64_t id) {
+  const tfpi_candidate *piece = &u->piece[id];
+  const uint32_t *first = u->first + piece->at, *arc = u->arc;
+  const double freq = (double)u->sums[id];
+  tfpi_cell c[32];
+  double log_sum, was, now = 0;
+  uint32_t k;
+  int32_t i, n = 0;
+  u->loss[id] = INFINITY;
+  if (piece->n == 1) return;
+  for (i = 1; i <= piece->n; i++) c[i].a = -INFINITY;
+  c[0].a = 0;
+  for (i = 0; i < piece->n; i++) {
+    for (k = first[i]; k < first[i + 1]; k++) {
+      const int32_t to = i + (int32_t)(arc[k] & 31);
+      double score;
+      if (to > piece->n || (int64_t)(arc[k] >> TFPI_ARC_BITS) == id) continue;
+      score = c[i].a + u->piece[arc[k] >> TFPI_ARC_BITS].score;
+      if (score > c[to].a) c[to].a = score, c[to].back = arc[k];
+    }
+    if ((first[i] == first[i + 1] || (arc[first[i]] & 31) != 1) &&
+        c[i].a + u->unk_score > c[i + 1].a) {
+      c[i + 1].a = c[i].a + u->unk_score;
+      c[i + 1].back = (uint32_t)u->n_pieces << TFPI_ARC_BITS | 1;
+    }
+  }
+  if (u->sums[id] == 0) u->loss[id] = -INFINITY;
+  if (u->sums[id] == 0 || c[piece->n].a > piece->score) return;
+  for (i = piece->n; i > 0; i -= (int32_t)(c[i].back & 31)) n++;
+  log_sum = log(u->sum_freq + freq * (n - 1));
+  for (i = piece->n; i > 0; i -= (int32_t)(c[i].back & 31))
+    now += log((double)u->sums[c[i].back >> TFPI_ARC_BITS] + freq) - log_sum;
+  was = log(freq) - log(u->sum_freq);
+  u->loss[id] = freq / u->total_freq * (was - now);
+}
+static void tfpi_loss_block(void *arg, int64_t block, int thread) {
+  tfpi_lattices *u = (tfpi_lattices *)arg;
+  int64_t i = block * TFPI_WORDS_BLOCK, end = tfpi_min64(i + TFPI_WORDS_BLOCK, u->n_pieces);
+  (void)thread;
+  for (; i < end; i++) tfpi_loss_of_piece(u, i);
+}
+
+typedef struct tfpi_final { double score; int64_t number; uint32_t c; int32_t at, n; } tfpi_final;
+static int tfpi_by_score(const void *a, const void *b) {
+  const tfpi_final *x = (const tfpi_final *)a, *y = (const tfpi_final *)b;
+  if (x->score != y->score) return x->score > y->score ? -1 : 1;
+  return x->number < y->number ? -1 : x->number > y->number;
+}
+
+/* Keeps what must stay, then those whose loss is largest, down to a share of the pieces. The unknown
+ * piece counts as one, as in the reference. */
+static tfp_status tfpi_unigram_prune(tfpi_lattices *u) {
+  const int64_t size = tfpi_max64(u->vocab_size * 11 / 10,
+                                  (int64_t)((double)(u->n_pieces + 1) * u->how.shrink));
+  tfpi_final *item, **list;
+  tfpi_candidate *moved;
+  tfpi_arena work;
+  int64_t i, left = 0, n = 0;
+  tfpi_unigram_sum(u, tfpi_best_block);
+  u->sum_freq = 0;
+  for (i = 0; i <= u->n_pieces; i++) u->sum_freq += (double)u->sums[i];
+  tfpi_parallel(u->ctx, tfpi_ceil_div(u->n_pieces, TFPI_WORDS_BLOCK), tfpi_loss_block, u);
+  tfpi_arena_open(u->ctx, &work);
+  item = (tfpi_final *)tfpi_new(&work, u->n_pieces, sizeof *item);
+  list = (tfpi_final **)tfpi_new(&work, u->n_pieces, sizeof *list);
+  moved = (tfpi_candidate *)tfpi_new(&work, u->n_pieces, sizeof *moved);
+  if (!u->ctx->status) {
+    for (i = 0; i < u->n_pieces; i++) {
+      u->map[i] = u->loss[i] == INFINITY ? (int32_t)left++ : -1;
+      if (u->map[i] >= 0) moved[u->map[i]] = u->piece[i];
+      else if (u->loss[i] > -INFINITY)
+        item[n].score = u->loss[i], item[n].number = i, list[n] = &item[n], n++;
+    }
+    tfpi_sort((void **)list, n, tfpi_by_score);
+    for (i = 0; i < n && left + 1 < size; i++) {
+      moved[left] = u->piece[list[i]->number];
+      u->map[list[i]->number] = (int32_t)left++;
+    }
+    memcpy(u->piece, moved, (size_t)left * sizeof *moved);
+    tfpi_unigram_drop(u, left);
+    tfpi_unigram_scores(u);
+  }
+  tfpi_arena_close(&work);
+  return u->ctx->status;
+}
+
+/* The vocabulary of `room` pieces in *out, by score: all characters, then pieces in the order they
+ * have. Returns how many there are. */
+static int64_t tfpi_unigram_finish(tfpi_lattices *u, int64_t room, tfpi_final ***out) {
+  tfpi_char_count **chars = tfpi_alphabet_list(&u->alphabet, tfpi_by_char);
+  tfpi_final *item = (tfpi_final *)tfpi_new(&u->arena, u->n_chars + u->n_pieces, sizeof *item);
+  tfpi_final **list = (tfpi_final **)tfpi_new(&u->arena, u->n_chars + u->n_pieces, sizeof *list);
+  double lowest = u->unk_score + 10;
+  int64_t i, n = 0;
+  if (u->ctx->status) return 0;
+  for (i = 0; i < u->n_chars; i++) chars[i]->id = -1;
+  for (i = 0; i < u->n_pieces; i++)
+    if (u->piece[i].n == 1) tfpi_alphabet_at(&u->alphabet, u->text[u->piece[i].at])->id = (int32_t)i;
+  for (i = 0; i < u->n_chars; i++, n++) {
+    item[n].c = chars[i]->c;
+    item[n].score = chars[i]->id >= 0 ? u->piece[chars[i]->id].score : lowest;
+    if (chars[i]->id < 0) lowest += 0.0001;
+  }
+  for (i = 0; i < u->n_pieces && n < room; i++) {
+    if (u->piece[i].n == 1) continue;
+    item[n].score = u->piece[i].score, item[n].at = u->piece[i].at, item[n].n = u->piece[i].n;
+    n++;
+  }
+  for (i = 0; i < n; i++) item[i].number = i, list[i] = &item[i];
+  tfpi_sort((void **)list, n, tfpi_by_score);
+  *out = list;
+  return n;
+}
+
+/* EM and pruning, until few enough pieces are left. */
+static tfp_status tfpi_unigram_train(tfpi_lattices *u) {
+  const int threads = u->ctx->threads;
+  int64_t i, before;
+  int round;
+  if (tfpi_unigram_seed(u)) return u->ctx->status;
+  tfpi_arena_close(&u->seeding);
+  tfpi_arena_open(u->ctx, &u->seeding);
+  u->sums = (int64_t *)tfpi_new(&u->arena, (u->n_pieces + 1) * threads, sizeof *u->sums);
+  u->cells = (tfpi_cell *)tfpi_new(&u->arena, (u->longest + 1) * threads, sizeof *u->cells);
+  u->loss = (double *)tfpi_new(&u->arena, u->n_pieces, sizeof *u->loss);
+  u->map = (int32_t *)tfpi_new(&u->arena, u->n_pieces, sizeof *u->map);
+  if (u->ctx->status) return u->ctx->status;
+  for (u->one = 1; u->one * (double)u->weight < 2e18 && u->one < 1e12;) u->one *= 2;
+  for (i = 0; i < u->n_words; i++) u->total_freq += (double)u->count[i];
+  for (;;) {
+    for (round = 0; round < u->how.rounds; round++) tfpi_unigram_em(u);
+    before = u->n_pieces;
+    if (before + 1 <= u->vocab_size * 11 / 10) return TFP_OK;
+    if (tfpi_unigram_prune(u) || u->n_pieces == before) return u->ctx->status;
+  }
+}
+
+/* T5's stages with NFKC in the place of its table: words are cut at white space, and each begins
+ * with U+2581. */
+static void tfpi_stages_t5(tfp_tokenizer *tok) {
+  static const char *const mark = "\xE2\x96\x81";
+  tfpi_stage_spec *st;
+  tok->model = TFPI_MODEL_UNIGRAM, tok->pre = TFPI_PRE_STAGES, tok->prefix = "";
+  tfpi_stage_add(tok, &tok->norms, TFPI_NORM_NFKC);
+  tfpi_stage_add(tok, &tok->pres, TFPI_CUT_SPACES);
+  st = tfpi_stage_add(tok, &tok->pres, TFPI_CUT_METASPACE);
+  st->flag[0] = 2, st->flag[1] = 1, st->to = mark, st->to_n = 3;
+  st = tfpi_stage_add(tok, &tok->decs, TFPI_DEC_METASPACE);
+  st->flag[0] = 2, st->flag[1] = 1, st->to = mark, st->to_n = 3;
+}
+
+/* Enters the pieces with their scores, then the rest of the special tokens. */
+static tfp_status tfpi_unigram_enter(tfp_tokenizer *tok, tfpi_lattices *u, int64_t room,
+                                     tfp_special_style style, int first) {
+  tfpi_final **list = NULL;
+  const int64_t n = tfpi_unigram_finish(u, room, &list);
+  int64_t i;
+  for (i = 0; i < n && !u->ctx->status; i++) {
+    char text[128];
+    size_t bytes = 0;
+    int32_t k;
+    if (!list[i]->n) bytes = (size_t)tfp_utf8_encode(list[i]->c, text);
+    for (k = 0; k < list[i]->n; k++)
+      bytes += (size_t)tfp_utf8_encode(u->text[list[i]->at + k], text + bytes);
+    if (tfpi_token_find(tok, text, bytes, "", 0) >= 0) continue; /* a special token's text */
+    tok->scores[tok->size] = list[i]->score;
+    tfpi_token_add(tok, tok->size, text, bytes, "", 0, TFPI_IN_MODEL);
+  }
+  return u->ctx->status ? u->ctx->status : tfpi_style_add(tok, style, first, 256);
+}
+
+static tfp_status tfpi_unigram_learn(tfp_tokenizer *tok, tfpi_lattices *u, const tfpi_counter *from,
+                                     tfp_special_style style) {
+  const int64_t specials = tfpi_style_count(style), room = u->vocab_size - specials;
+  const int first = tfpi_style_first(style);
+  if (tfpi_style_add(tok, style, 0, first) || tfpi_unigram_text(u, from)) return u->ctx->status;
+  if (u->n_chars > room)
+    return tfpi_fail(u->ctx, TFP_ERR_ARG,
+                     "%s: vocab_size %i is too small for %i special tokens and %d characters",
+                     from->who, u->vocab_size, specials, (int)u->n_chars);
+  if (tfpi_unigram_train(u) || tfpi_unigram_enter(tok, u, room, style, first))
+    return u->ctx->status;
+  return tfpi_unigram_ready(tok, tfp_token_id(tok, style == TFP_SPECIALS_BERT ? "[UNK]" : "<unk>"));
+}
+
+TFP_API tfp_tokenizer *tfp_tokenizer_train_unigram(tfp_ctx *ctx, const char *const *paths, int n,
+                                                   int64_t vocab_size, tfp_special_style style,
+                                                   const tfp_unigram_options *options) {
+  const char *who = "tfp_tokenizer_train_unigram";
+  tfp_tokenizer *tok, *cutter;
+  tfpi_counter c;
+  tfpi_lattices u;
+  if (tfpi_check_style(ctx, style, who) || tfpi_check_paths(ctx, paths, n, who)) return NULL;
+  memset(&u, 0, sizeof u);
+  if (options) u.how = *options;
+  if (!u.how.seed_size) u.how.seed_size = 1000000;
+  if (u.how.shrink == 0) u.how.shrink = 0.75;
+  if (!u.how.rounds) u.how.rounds = 2;
+  if (!u.how.max_piece) u.how.max_piece = 16;
+  if (style == TFP_SPECIALS_NONE || style == TFP_SPECIALS_GPT2)
+    tfpi_fail(ctx, TFP_ERR_ARG, "%s: the style of special tokens has none for the unknown", who);
+  if (vocab_size <= tfpi_style_count(style) || vocab_size > TFPI_MAX_TOKENS)
+    tfpi_fail(ctx, TFP_ERR_ARG, "%s: vocab_size %i is not in %d to %d", who, vocab_size,
+              tfpi_style_count(style) + 1, (int)TFPI_MAX_TOKENS);
+  if (u.how.max_words < 0 || u.how.seed_size < 1 || u.how.seed_size > TFPI_MAX_TOKENS ||
+      !(u.how.shrink > 0 && u.how.shrink < 1) || u.how.rounds < 1 || u.how.rounds > 1000 ||
+      u.how.max_piece < 1 || u.how.max_piece > 31)
+    tfpi_fail(ctx, TFP_ERR_ARG, "%s: max_words %i, seed_size %i, shrink %g, rounds %d or max_piece "
+              "%d is out of range", who, u.how.max_words, u.how.seed_size, u.how.shrink,
+              u.how.rounds, u.how.max_piece);
+  tok = ctx->status ? NULL : tfpi_tokenizer_new(ctx, vocab_size);
+  if (!tok) return NULL;
+  tfpi_stages_t5(tok);
+  tok->scores = (double *)tfpi_new(tok->arena, vocab_size, sizeof *tok->scores);
+  u.ctx = ctx, u.vocab_size = vocab_size;
+  tfpi_arena_open(ctx, &u.arena);
+  tfpi_arena_open(ctx, &u.seeding);
+  tfpi_alphabet_open(ctx, &u.alphabet);
+  cutter = ctx->status ? NULL : tfpi_cutter(tok);
+  if (cutter && !tfpi_counter_open(&c, cutter, who, paths, n, u.how.max_words))
+    tfpi_unigram_learn(tok, &u, &c, style);
+  if (cutter) tfpi_counter_close(&c);
+  tfp_tokenizer_free(cutter);
+  tfpi_alphabet_close(&u.alphabet);
+  tfpi_arena_close(&u.seeding);
+  tfpi_arena_close(&u.arena);
   if (!ctx->status) return tfpi_tokenizer_finish(tok, style);
   tfp_tokenizer_free(tok);
   return NULL;
@@ -18348,7 +22651,7 @@ TFP_API int32_t tfp_sample(float *logits, int64_t V, const tfp_gen_desc *d, doub
  * tokens of a prompt are left out and the rest moved to the right, which gives the same numbers
  * (positions and ALiBi count visible tokens alone) and needs no mask for a single prompt. */
 
-typedef struct tfpi_candidate { float score, key; int64_t beam; int32_t id; } tfpi_candidate;
+typedef struct tfpi_beam_choice { float score, key; int64_t beam; int32_t id; } tfpi_beam_choice;
 typedef struct tfpi_ended { float score; int done; int64_t length; int32_t *ids; } tfpi_ended;
 
 typedef struct tfpi_writer {
@@ -18378,7 +22681,7 @@ typedef struct tfpi_writer {
   int *finished;             /* (rows) */
   /* beam search */
   int64_t K, *listed, *parents;  /* candidates of a prompt; (B) of a text, (B) */
-  tfpi_candidate *lists, *best;  /* (B,K), (K) */
+  tfpi_beam_choice *lists, *best;  /* (B,K), (K) */
   float *running;                /* (B) summed log-probabilities */
   tfpi_ended *ended;             /* (rows,beams+1): the best first; the last one is spare */
   int *closed;                   /* (rows) nothing running can become better */
@@ -18468,7 +22771,7 @@ static void tfpi_process(const tfpi_writer *w, int64_t b, float *x, float *piece
 static void tfpi_list_candidates(tfpi_writer *w, int64_t b, const float *x) {
   const int64_t at = b * (w->B / w->live);
   const float before = w->running[at];
-  tfpi_candidate *list = w->lists + b * w->K;
+  tfpi_beam_choice *list = w->lists + b * w->K;
   int64_t n = 0, i, k;
   for (i = 0; i < w->V; i++) {
     const float score = x[i] + before;
@@ -18515,7 +22818,7 @@ static int64_t tfpi_merge_candidates(tfpi_writer *w, int64_t row) {
   for (j = 0; j < w->beams; j++) taken[j] = 0;
   for (n = 0; n < w->K; n++) {
     int64_t from = -1;
-    tfpi_candidate c;
+    tfpi_beam_choice c;
     for (j = 0; j < w->beams; j++) {
       const int64_t b = share ? row : first + j;
       if (taken[j] >= w->listed[b]) continue;
@@ -18531,7 +22834,7 @@ static int64_t tfpi_merge_candidates(tfpi_writer *w, int64_t row) {
   return n;
 }
 /* Puts a text that ended among the best of its prompt, behind equals; the worst falls out. */
-static void tfpi_end_text(const tfpi_writer *w, int64_t row, const tfpi_candidate *c, float score) {
+static void tfpi_end_text(const tfpi_writer *w, int64_t row, const tfpi_beam_choice *c, float score) {
   tfpi_ended *slot = w->ended + row * (w->beams + 1), spare = slot[w->beams];
   const int32_t *text = w->text + (row * w->beams + c->beam) * w->limit + w->start;
   int64_t k;
@@ -18557,7 +22860,7 @@ static void tfpi_beam_row(tfpi_writer *w, int64_t row) {
   float worst;
   int64_t c, j, done = 0;
   for (c = 0; c < K; c++) {
-    tfpi_candidate *k = &w->best[c];
+    tfpi_beam_choice *k = &w->best[c];
     k->key = k->score;
     if (!tfpi_has_id(w->d.ends, k->id) && w->length + 1 < w->limit) continue;
     if (c < w->beams) tfpi_end_text(w, row, k, k->score / (float)pow(made, power));
@@ -18768,8 +23071,8 @@ static tfp_status tfpi_make_beams(tfpi_writer *w) {
   const int64_t most = w->limit - w->start, slots = w->rows * (w->beams + 1);
   int32_t *ids;
   int64_t i;
-  w->lists = (tfpi_candidate *)tfpi_new(a, w->B * w->K, sizeof *w->lists);
-  w->best = (tfpi_candidate *)tfpi_new(a, w->K, sizeof *w->best);
+  w->lists = (tfpi_beam_choice *)tfpi_new(a, w->B * w->K, sizeof *w->lists);
+  w->best = (tfpi_beam_choice *)tfpi_new(a, w->K, sizeof *w->best);
   w->listed = (int64_t *)tfpi_new(a, w->B, sizeof *w->listed);
   w->parents = (int64_t *)tfpi_new(a, w->B, sizeof *w->parents);
   w->running = (float *)tfpi_new(a, w->B, sizeof *w->running);
@@ -20566,7 +24869,7 @@ static tfp_status tfpi_map_weights(tfp_model *m, const tfpi_weights *w) {
   }
   return TFP_OK;
 }
-static tfp_model *tfpi_load_model(tfp_ctx *ctx, const char *dir, int trainable, int map) {
+static tfp_model *tfpi_open_model(tfp_ctx *ctx, const char *dir, int trainable, int map) {
   tfp_config c;
   tfpi_weights w;
   tfpi_scope scope;
@@ -20590,10 +24893,10 @@ static tfp_model *tfpi_load_model(tfp_ctx *ctx, const char *dir, int trainable, 
   return NULL;
 }
 TFP_API tfp_model *tfp_model_load(tfp_ctx *ctx, const char *dir, int trainable) {
-  return tfpi_load_model(ctx, dir, trainable, 0);
+  return tfpi_open_model(ctx, dir, trainable, 0);
 }
 TFP_API tfp_model *tfp_model_map(tfp_ctx *ctx, const char *dir) {
-  return tfpi_load_model(ctx, dir, 0, 1);
+  return tfpi_open_model(ctx, dir, 0, 1);
 }
 
 /* ---- model card ---- */
