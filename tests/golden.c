@@ -401,7 +401,7 @@ static void golden_filters(void) {
 /* ---- which directories ---- */
 
 static void one_directory(const char *root, const char *name) {
-  char title[128];
+  char title[160];
   snprintf(golden_dir, sizeof golden_dir, "%s/%s", root, name);
   snprintf(title, sizeof title, "golden_%s", name);
   test_run(golden_one, title);
