@@ -285,36 +285,51 @@ static void check_saved(const golden *g) {
   tfp_safetensors_close(b);
 }
 
-/* One row of `generations`: the prompt, the options under the reference's names, and all ids. */
-static void check_generation(const golden *g, const tfp_json *row) {
-  int32_t prompt[CELLS / 64], want[CELLS / 64], got[CELLS / 64];
-  const int after = g->model->config.arch == TFP_SEQ2SEQ;
+/* The options of a text under the reference's names. */
+static void read_options(const tfp_json *row, tfp_gen_desc *d) {
   const tfp_json *stop = tfp_json_get(row, "early_stopping");
-  int64_t shape[3], i, lead, same, n = numbers(tfp_json_get(row, "input_ids"), 0, shape, prompt, 0),
-                                   m = numbers(tfp_json_get(row, "ids"), 0, shape, want, NULL),
-                                   made;
+  d->max_new = tfp_json_get_int(row, "max_new_tokens", 0);
+  d->min_new = tfp_json_get_int(row, "min_new_tokens", 0);
+  d->beams = tfp_json_get_int(row, "num_beams", 0);
+  d->length_penalty = tfp_json_get_number(row, "length_penalty", 0);
+  d->repetition_penalty = tfp_json_get_number(row, "repetition_penalty", 0);
+  d->no_repeat_ngram = tfp_json_get_int(row, "no_repeat_ngram_size", 0);
+  d->early_stopping = TFP_STOP_BY_SCORE;
+  if (tfp_json_get_bool(row, "early_stopping", 0)) d->early_stopping = TFP_STOP_WHEN_FULL;
+  if (stop && stop->type == TFP_JSON_STRING) d->early_stopping = TFP_STOP_NEVER;
+}
+/* One row of `generations` or `together`: prompts, options, and all ids that the reference returns:
+ * the prompt, or the start token, and then what is new. */
+static void check_generation(const golden *g, const tfp_json *row, int64_t rows) {
+  int32_t prompt[CELLS / 64], mask[CELLS / 64], want[CELLS / 64], got[CELLS / 64];
+  const int after = g->model->config.arch == TFP_SEQ2SEQ;
+  int64_t shape[3], i, k, most, n = numbers(tfp_json_get(row, "input_ids"), 0, shape, prompt, NULL);
+  const int64_t m = numbers(tfp_json_get(row, "ids"), 0, shape, want, NULL) / rows;
+  const int masked = numbers(tfp_json_get(row, "attention_mask"), 0, shape, mask, NULL) > 0;
+  const int64_t lead = after ? 1 : n / rows, max = tfp_json_get_int(row, "max_new_tokens", 0);
   tfp_gen_desc d;
+  int same;
   if (tfp_gen_load(g->ctx, g->dir, &g->model->config, &d)) return;
-  d.max_new = tfp_json_get_int(row, "max_new_tokens", 0);
-  d.min_new = tfp_json_get_int(row, "min_new_tokens", 0);
-  d.beams = tfp_json_get_int(row, "num_beams", 0);
-  d.length_penalty = tfp_json_get_number(row, "length_penalty", 0);
-  d.repetition_penalty = tfp_json_get_number(row, "repetition_penalty", 0);
-  d.no_repeat_ngram = tfp_json_get_int(row, "no_repeat_ngram_size", 0);
-  d.early_stopping = stop && stop->type == TFP_JSON_STRING         ? TFP_STOP_NEVER
-                     : tfp_json_get_bool(row, "early_stopping", 0) ? TFP_STOP_WHEN_FULL
-                                                                   : TFP_STOP_BY_SCORE;
-  made = tfp_generate(g->model, prompt, n, &d, got, CELLS / 64);
-  lead = after ? 1 : n; /* the reference returns the prompt, or the start token, too */
-  same = made == m - lead && want[0] == (after ? g->model->config.decoder_start : prompt[0]);
-  for (i = 0; same && i < made; i++) same = got[i] == want[lead + i];
-  say(same != 0, g, "%.0f beams write something else than the reference's %.0f ids", "",
-      (double)d.beams, (double)m);
+  read_options(row, &d);
+  n /= rows;
+  most = rows == 1 ? tfp_generate(g->model, prompt, n, &d, got, max)
+                   : tfp_generate_batch(g->model, prompt, masked ? mask : NULL, rows, n, &d, got,
+                                        max, NULL);
+  same = most == m - lead;
+  for (k = 0; k < rows; k++) {
+    same = same && want[k * m] == (after ? g->model->config.decoder_start : prompt[k * n]);
+    for (i = 0; same && i < most; i++) same = got[k * max + i] == want[k * m + lead + i];
+  }
+  say(same, g, "%s%.0f beams write something else than the reference's %.0f ids",
+      rows > 1 ? "together: " : "", (double)d.beams, (double)m);
   tfp_gen_free(g->ctx, &d);
 }
 static void check_generations(const golden *g) {
   const tfp_json *row = tfp_json_get(g->expected, "generations");
-  for (row = row ? row->child : NULL; row; row = row->next) check_generation(g, row);
+  for (row = row ? row->child : NULL; row; row = row->next) check_generation(g, row, 1);
+  row = tfp_json_get(g->expected, "together");
+  for (row = row ? row->child : NULL; row; row = row->next)
+    check_generation(g, row, tfp_json_get(row, "input_ids")->count);
 }
 
 static void golden_one(void) {
@@ -386,7 +401,7 @@ static void golden_filters(void) {
 /* ---- which directories ---- */
 
 static void one_directory(const char *root, const char *name) {
-  char title[128];
+  char title[160];
   snprintf(golden_dir, sizeof golden_dir, "%s/%s", root, name);
   snprintf(title, sizeof title, "golden_%s", name);
   test_run(golden_one, title);

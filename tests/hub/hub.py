@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import warnings
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -20,6 +21,7 @@ import transformers as tr
 from safetensors.torch import load_file, save_file
 
 torch.set_num_threads(1)
+warnings.filterwarnings("ignore")
 tr.logging.set_verbosity_error()
 tr.logging.disable_progress_bar()
 passed = failed = skipped = 0
