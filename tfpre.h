@@ -15743,17 +15743,44 @@ static int tfpi_extends(const tfp_tokenizer *tok, uint32_t c) {
          (c >= 0xE0020 && c <= 0xE007F);
 }
 
-/* A text that takes the place of [i,end): its characters come from those there, one from each; what
- * is more comes from the last. */
+/* Precompiled finds places as the reference does: beside each character of the result it notes how
+ * many characters came in (1) or went out (-k) there, and a final walk makes places of that. So a
+ * deletion at the very beginning, which is noted nowhere, moves all that follows. Here the note is
+ * kept in the align of the character's first byte until then. */
+static void tfpi_write_noted(tfpi_normed *w, const char *s, int64_t n, int64_t notes) {
+  int64_t i;
+  if (tfpi_normed_room(w, n)) return;
+  memcpy(w->at + w->n, s, (size_t)n);
+  for (i = 0; w->aligned && i < n; i++) w->align[w->n + i].begin = notes;
+  w->n += n;
+}
 static void tfpi_write_instead(tfpi_normed *w, const char *to, int64_t bytes, const tfpi_piece *p,
                                int64_t i, int64_t end) {
-  int64_t k, at;
-  for (at = 0; at < bytes && !w->ctx->status; at += k) {
-    int length;
+  const int64_t old = tfp_utf8_length(p->s + i, end - i);
+  int64_t k, at, made = 0;
+  for (at = 0; at < bytes && !w->ctx->status; at += k, made++) {
     for (k = 1; at + k < bytes && ((unsigned char)to[at + k] & 0xC0) == 0x80; k++) continue;
-    tfpi_write(w, to + at, k, p, i);
-    tfpi_char_at(p, i, &length);
-    if (i + length < end) i += length;
+    tfpi_write_noted(w, to + at, k, made >= old);
+  }
+  if (made >= old || !w->n || !w->aligned || w->ctx->status) return;
+  for (at = w->n - 1; at > 0 && ((unsigned char)w->at[at] & 0xC0) == 0x80;) at--;
+  w->align[at].begin -= old - made;
+}
+static void tfpi_align_notes(const tfpi_piece *p, tfpi_normed *w) {
+  int64_t k, i, from = 0, notes;
+  int length;
+  for (k = 0; w->aligned && k < w->n; k = i) {
+    tfpi_align a;
+    notes = w->align[k].begin;
+    if (notes <= 0 && from < p->n) a = tfpi_align_at(p, from);
+    else if (from) a = tfpi_align_at(p, from - 1);
+    else a.begin = a.end = p->n ? tfpi_align_at(p, 0).begin : 0;
+    for (; notes <= 0 && from < p->n; notes++) {
+      tfpi_char_at(p, from, &length);
+      from += length;
+    }
+    for (i = k; i == k || (i < w->n && ((unsigned char)w->at[i] & 0xC0) == 0x80); i++)
+      w->align[i] = a;
   }
 }
 
@@ -15767,9 +15794,9 @@ static void tfpi_norm_precompiled(const tfp_tokenizer *tok, const tfpi_piece *p,
   while (i < p->n && !w->ctx->status) {
     for (end = i; end < p->n && tok->same_ascii[(unsigned char)s[end]]; end++) continue;
     if (end > i && end < p->n && (unsigned char)s[end] >= 128) end--; /* a mark may follow it */
-    tfpi_write_part(w, p, i, end);
+    if (end > i) tfpi_write_noted(w, s + i, end - i, 0);
     i = end;
-    if (i == p->n) return;
+    if (i == p->n) break;
     c = tfpi_char_at(p, i, &length);
     end = i + length;
     if (c == '\r') end += end < p->n && s[end] == '\n';
@@ -15785,10 +15812,11 @@ static void tfpi_norm_precompiled(const tfp_tokenizer *tok, const tfpi_piece *p,
       const char *one = bad ? "\xEF\xBF\xBD" : s + i, *found;
       found = tfpi_charsmap_find(&tok->charsmap, one, bad ? 3 : length, &bytes);
       if (found) tfpi_write_instead(w, found, bytes, p, i, i + length);
-      else tfpi_write(w, one, bad ? 3 : length, p, i);
+      else tfpi_write_noted(w, one, bad ? 3 : length, 0);
     }
     i = end;
   }
+  if (!w->ctx->status) tfpi_align_notes(p, w);
 }
 
 /* NFC, NFD, NFKC, NFKD. ASCII stays, but for a character that a mark may follow. */
@@ -16281,7 +16309,7 @@ static tfp_status tfpi_encode_stages(tfp_tokenizer *tok, tfpi_ids *out, const tf
   for (; i < p->n && !tok->ctx->status; i = end) {
     int64_t size = TFPI_SEGMENT, cut = 0;
     tfpi_piece part;
-    for (; tok->local && !cut && p->n - i > 2 * size; size *= 4)
+    for (; tok->local && !out->spans && !cut && p->n - i > 2 * size; size *= 4)
       cut = tfpi_safe_cut(tok, p->s + i, size, tok->any_normalized);
     end = cut ? i + cut : p->n;
     part = tfpi_subpiece(p, i, end);
@@ -16380,14 +16408,26 @@ TFP_API int64_t tfp_encode_pair(tfp_tokenizer *tok, const char *a, int64_t a_byt
 
 /* ---- tokens with their places ---- */
 
-/* ByteLevel and RobertaProcessing with trim_offsets: blanks at the ends of a token do not count,
- * but the first blank of the text is one that was put there. */
-static void tfpi_trim_span(const tfp_tokenizer *tok, tfp_token_span *t, int first) {
+/* ByteLevel and RobertaProcessing with trim_offsets: blanks at the ends of a token do not count, but
+ * a single one at the beginning of the text is the one that was put there. text: what was given. */
+static void tfpi_trim_span(const tfp_tokenizer *tok, const char *text, tfp_token_span *t, int first) {
   const tfpi_token *token = &tok->tokens[t->id];
-  int64_t left = 0, right = 0;
-  while (left < token->raw_n && token->raw[left] == ' ') left++;
-  while (right < token->raw_n && token->raw[token->raw_n - 1 - right] == ' ') right++;
-  if (left && (first || t->start == 0) && tok->post_prefix) left--;
+  int64_t left = 0, right = 0, n = token->raw_n, k;
+  const char *s = token->raw;
+  const int added = token->flags & TFPI_IS_ADDED; /* else the blank is the only white character */
+  int length;
+  if (added) s = text + t->start, n = t->end - t->start;
+  while (left < n && (s[left] == ' ' || (added && tfpi_class_at(tok, s + left, n - left, &length) ==
+                                                     TFPI_SPACE)))
+    left += s[left] == ' ' ? 1 : length;
+  for (k = n; k > 0; right = n - k) {
+    const int64_t from = s[k - 1] == ' ' ? k - 1 : tfpi_before(s, k);
+    if (s[from] != ' ' && (!added || tfpi_class_at(tok, s + from, k - from, &length) != TFPI_SPACE ||
+                           length != k - from))
+      break;
+    k = from;
+  }
+  if (left == 1 && (first || t->start == 0) && tok->post_prefix) left = 0;
   t->start = tfpi_min64(t->start + left, t->end);
   if (right && t->end >= right) t->end = tfpi_max64(t->end - right, t->start);
 }
@@ -16445,7 +16485,7 @@ static int64_t tfpi_spans_of(tfp_tokenizer *tok, int i, const char *s, int64_t n
   return tfpi_encode_part(tok, &out, s, n, flags) ? -1 : out.n;
 }
 
-typedef struct tfpi_kept { int64_t first, n; } tfpi_kept;
+typedef struct tfpi_kept { int64_t first, n; const char *text; } tfpi_kept;
 
 /* Puts one text's tokens, or one of the template, behind what is there. */
 static void tfpi_spans_put(const tfp_tokenizer *tok, int i, const tfpi_kept *kept, int32_t type,
@@ -16457,7 +16497,7 @@ static void tfpi_spans_put(const tfp_tokenizer *tok, int i, const tfpi_kept *kep
     if (*n >= max) continue;
     t = from[kept->first + k];
     t.type = type;
-    if (tok->post_bytes && tok->post_trim) tfpi_trim_span(tok, &t, !k);
+    if (tok->post_bytes && tok->post_trim) tfpi_trim_span(tok, kept->text, &t, !k);
     out[*n] = t;
   }
 }
@@ -16489,6 +16529,7 @@ TFP_API int64_t tfp_encode_spans(tfp_tokenizer *tok, const char *a, int64_t a_by
   if (all[0] >= 0 && with) all[1] = tfpi_spans_of(tok, 1, b, b_bytes, d.flags);
   if (tok->ctx->status) return -1;
   kept[0].n = all[0], kept[1].n = all[1];
+  kept[0].text = a, kept[1].text = b;
   if (d.max_length && d.max_length < specials + 1)
     tfpi_fail(tok->ctx, TFP_ERR_ARG, "tfp_encode_spans: max_length %i leaves no room beside %i "
               "special tokens", d.max_length, specials);
@@ -17849,7 +17890,7 @@ static tfp_tokenizer *tfpi_load_pair(tfp_ctx *ctx, const char *vocab_path,
     tfp_tokenizer_free(tok);
     return NULL;
   }
-  tok->byte_level = tok->trim_offsets = tok->post_bytes = tok->post_trim = 1;
+  tok->byte_level = tok->trim_offsets = 1;
   tok->pre = TFPI_PRE_GPT2, tok->decoder = TFPI_DECODE_BYTES;
   for (i = 0; i < TFPI_COUNT(specials); i++) {
     const int32_t id = tfp_token_id(tok, specials[i]);
@@ -17859,6 +17900,7 @@ static tfp_tokenizer *tfpi_load_pair(tfp_ctx *ctx, const char *vocab_path,
       tfp_token_id(tok, "<s>") >= 0 && tfp_token_id(tok, "</s>") >= 0) {
     tfpi_template_style(tok, TFP_SPECIALS_ROBERTA);
     tok->post = TFPI_POST_ROBERTA;
+    tok->post_bytes = tok->post_trim = 1;
   }
   return tok;
 }
