@@ -13194,7 +13194,7 @@ struct tfp_tokenizer {
   struct tfpi_unicode *unicode;                /* NULL where no stage needs it */
   uint32_t *flips; /* where runs of exceptions begin and end: see tfpi_is_word */
   int n_flips;
-  uint8_t bert_ascii[128]; /* what BertNormalizer makes of a character; 0: nothing */
+  uint8_t bert_ascii[128]; /* what BertNormalizer makes of a character; 255: nothing */
   uint8_t bert_class[128]; /* by which BERT cuts: 1 white space, 2 punctuation */
   uint8_t same_ascii[256]; /* Precompiled leaves it as it is */
   int local;          /* stages do not look across a blank behind a letter */
@@ -15393,7 +15393,7 @@ static int64_t tfpi_unigram(tfp_tokenizer *tok, const char *s, int64_t n, int64_
   for (i = 0; i < n; i = end) {
     int64_t got = 1;
     end = (int64_t)e[i].score;
-    if (e[end].id >= 0 && e[end].id != tok->unk) {
+    if (e[end].id >= 0 && (e[end].id != tok->unk || e[end].start == i)) {
       id[count] = e[end].id;
       if (lengths) lengths[count] = (int32_t)(end - i);
     } else
@@ -15674,10 +15674,10 @@ static void tfpi_norm_bert_ascii(const tfp_tokenizer *tok, const tfpi_piece *p, 
   if (tfpi_normed_room(w, to - from)) return;
   at = w->at + w->n;
   for (i = from; i < to; i++) {
-    const char c = (char)tok->bert_ascii[(unsigned char)p->s[i]];
+    const uint8_t c = tok->bert_ascii[(unsigned char)p->s[i]];
     if (w->aligned) w->align[at - w->at] = tfpi_align_at(p, i);
-    *at = c;
-    at += c != 0;
+    *at = (char)c;
+    at += c != 255;
   }
   w->n = at - w->at;
 }
@@ -15743,7 +15743,7 @@ static int tfpi_extends(const tfp_tokenizer *tok, uint32_t c) {
          (c >= 0xE0020 && c <= 0xE007F);
 }
 
-/* Precompiled finds places as the reference does: beside each character of the result it notes how
+/* Precompiled and the normal forms find places as the reference does: beside each character of the result it notes how
  * many characters came in (1) or went out (-k) there, and a final walk makes places of that. So a
  * deletion at the very beginning, which is noted nowhere, moves all that follows. Here the note is
  * kept in the align of the character's first byte until then. */
@@ -15819,6 +15819,25 @@ static void tfpi_norm_precompiled(const tfp_tokenizer *tok, const tfpi_piece *p,
   if (!w->ctx->status) tfpi_align_notes(p, w);
 }
 
+/* One run of a normal form: in[0,n) with at[i] = i, out[0,m) with places out_at. For the reference's
+ * account of places a whole that was composed has taken in the characters that are left nowhere. */
+static void tfpi_write_form(const tfp_tokenizer *tok, tfpi_normed *w, uint32_t *in, int64_t n,
+                            const uint32_t *out, const int32_t *out_at, int64_t m) {
+  int64_t k, next, i;
+  char s[4];
+  for (i = 0; i < n; i++) in[i] = 0;
+  for (k = 0; k < m; k++) in[out_at[k]] = 1; /* is left; 2: and has been met */
+  for (k = 0; k < m; k++) {
+    int64_t notes = in[out_at[k]] == 2;
+    in[out_at[k]] = 2;
+    if (!tfpi_unicode_order_of(tok->unicode, out[k]) && w->aligned) {
+      for (next = k + 1; next < m && tfpi_unicode_order_of(tok->unicode, out[next]);) next++;
+      for (i = out_at[k] + 1; i < (next < m ? out_at[next] : n); i++) notes -= !in[i];
+    }
+    tfpi_write_noted(w, s, tfp_utf8_encode(out[k], s), notes);
+  }
+}
+
 /* NFC, NFD, NFKC, NFKD. ASCII stays, but for a character that a mark may follow. */
 static void tfpi_norm_form(tfp_tokenizer *tok, int form, const tfpi_piece *p, tfpi_normed *w) {
   int64_t i = 0, end, n, k;
@@ -15829,19 +15848,20 @@ static void tfpi_norm_form(tfp_tokenizer *tok, int form, const tfpi_piece *p, tf
     int64_t room;
     for (end = i; end < p->n && (unsigned char)p->s[end] < 128; end++) continue;
     if (end < p->n && end > i) end--;
-    tfpi_write_part(w, p, i, end);
+    if (end > i) tfpi_write_noted(w, p->s + i, end - i, 0);
     i = end;
-    if (i == p->n) return;
+    if (i == p->n) break;
     for (end = i + 1, n = 1; end < p->n && (unsigned char)p->s[end] >= 128; end++) n++;
     room = n * (form & TFPI_NFKD ? TFPI_DECOMPOSE_MAX : 4);
     if (tfpi_grown_to(tok->ctx, &tok->points, 0, (2 * n + 2 * room) * 4)) return;
     in = (uint32_t *)(void *)tok->points.at, at = (int32_t *)(in + n);
     out = in + 2 * n, out_at = (int32_t *)(out + room);
-    for (k = i, n = 0; k < end; k += length) at[n] = (int32_t)(k - i), in[n++] = tfpi_char_at(p, k, &length);
-    n = tfpi_normal_form(tok->unicode, in, at, n, form, out, out_at, room);
-    for (k = 0; k < n; k++) tfpi_write_char(w, out[k], p, i + out_at[k]);
+    for (k = i, n = 0; k < end; k += length, n++) at[n] = (int32_t)n, in[n] = tfpi_char_at(p, k, &length);
+    k = tfpi_normal_form(tok->unicode, in, at, n, form, out, out_at, room);
+    tfpi_write_form(tok, w, in, n, out, out_at, k);
     i = end;
   }
+  if (!w->ctx->status) tfpi_align_notes(p, w);
 }
 
 /* Lowercase; or, with `accents`, StripAccents: what is no mark. */
@@ -15928,13 +15948,13 @@ static tfp_status tfpi_normalize(tfp_tokenizer *tok, tfpi_piece *p, int aligned,
   return tok->ctx->status;
 }
 
-/* What an ASCII character becomes in BertNormalizer, where there is one; 0: nothing. */
+/* What an ASCII character becomes in BertNormalizer, where there is one; 255: nothing. */
 static int tfpi_bert_ascii_of(const tfp_tokenizer *tok, int c) {
   int i;
   for (i = 0; i < tok->norms.n; i++) {
     const tfpi_stage_spec *st = &tok->norms.at[i];
     if (st->kind != TFPI_NORM_BERT) continue;
-    if (st->flag[0]) c = (int)tfpi_bert_clean(tok, (uint32_t)c);
+    if (st->flag[0] && (c = (int)tfpi_bert_clean(tok, (uint32_t)c)) == 0) return 255;
     return st->flag[3] && c >= 'A' && c <= 'Z' ? c + 32 : c;
   }
   return c;
@@ -15962,6 +15982,7 @@ static tfp_status tfpi_normalize_added(tfp_tokenizer *tok) {
     memcpy(copy, p.s, (size_t)p.n);
     copy[p.n] = 0;
     a->text = copy, a->n = (int32_t)p.n;
+    tok->tokens[a->id].raw = copy, tok->tokens[a->id].raw_n = a->n; /* so does the reference */
   }
   return tok->ctx->status;
 }
@@ -16289,6 +16310,7 @@ static tfp_status tfpi_cut_added(tfp_tokenizer *tok, tfpi_ids *out, const tfpi_p
     while (a->rstrip && to < n && tfpi_class_at(tok, s + to, n - to, &length) == TFPI_SPACE)
       to += length;
     part = tfpi_subpiece(p, start, from);
+    part.first = start > 0 || p->first;
     if (from > start && tfpi_between(tok, out, &part, pass, may_prefix || start > 0))
       return tok->ctx->status;
     if (out->spans) {
@@ -16300,6 +16322,7 @@ static tfp_status tfpi_cut_added(tfp_tokenizer *tok, tfpi_ids *out, const tfpi_p
     start = i = to;
   }
   part = tfpi_subpiece(p, start, n);
+  part.first = start > 0 || p->first;
   return start == n ? TFP_OK : tfpi_between(tok, out, &part, pass, may_prefix || start > 0);
 }
 
@@ -16797,7 +16820,8 @@ static void tfpi_decode_list(tfp_tokenizer *tok, const int32_t *ids, int64_t n, 
     const tfpi_token *token = &tok->tokens[ids[i]];
     if (flags & TFP_SKIP_SPECIAL && token->flags & TFPI_IS_SPECIAL) continue;
     if (tok->decs.n == 0 && t[0].count) tfpi_texts_add(tok->ctx, &t[0], " ", 1);
-    tfpi_texts_add(tok->ctx, &t[0], token->text, token->text_n);
+    if (token->flags & TFPI_IS_ADDED) tfpi_texts_add(tok->ctx, &t[0], token->raw, token->raw_n);
+    else tfpi_texts_add(tok->ctx, &t[0], token->text, token->text_n);
     tfpi_texts_end(tok->ctx, &t[0]);
   }
   for (k = 0; k < tok->decs.n && !tok->ctx->status; k++)
