@@ -13256,7 +13256,7 @@ struct tfp_tokenizer {
   struct tfpi_unicode *unicode;                /* NULL where no stage needs it */
   uint32_t *flips; /* where runs of exceptions begin and end: see tfpi_is_word */
   int n_flips;
-  uint8_t bert_ascii[128]; /* what BertNormalizer makes of a character; 0: nothing */
+  uint8_t bert_ascii[128]; /* what BertNormalizer makes of a character; 255: nothing */
   uint8_t bert_class[128]; /* by which BERT cuts: 1 white space, 2 punctuation */
   uint8_t same_ascii[256]; /* Precompiled leaves it as it is */
   int local;          /* stages do not look across a blank behind a letter */
@@ -15456,7 +15456,7 @@ static int64_t tfpi_unigram(tfp_tokenizer *tok, const char *s, int64_t n, int64_
   for (i = 0; i < n; i = end) {
     int64_t got = 1;
     end = (int64_t)e[i].score;
-    if (e[end].id >= 0 && e[end].id != tok->unk) {
+    if (e[end].id >= 0 && (e[end].id != tok->unk || e[end].start == i)) {
       id[count] = e[end].id;
       if (lengths) lengths[count] = (int32_t)(end - i);
     } else
@@ -15737,10 +15737,10 @@ static void tfpi_norm_bert_ascii(const tfp_tokenizer *tok, const tfpi_piece *p, 
   if (tfpi_normed_room(w, to - from)) return;
   at = w->at + w->n;
   for (i = from; i < to; i++) {
-    const char c = (char)tok->bert_ascii[(unsigned char)p->s[i]];
+    const uint8_t c = tok->bert_ascii[(unsigned char)p->s[i]];
     if (w->aligned) w->align[at - w->at] = tfpi_align_at(p, i);
-    *at = c;
-    at += c != 0;
+    *at = (char)c;
+    at += c != 255;
   }
   w->n = at - w->at;
 }
@@ -15806,17 +15806,44 @@ static int tfpi_extends(const tfp_tokenizer *tok, uint32_t c) {
          (c >= 0xE0020 && c <= 0xE007F);
 }
 
-/* A text that takes the place of [i,end): its characters come from those there, one from each; what
- * is more comes from the last. */
+/* Precompiled and the normal forms find places as the reference does: beside each character of the result it notes how
+ * many characters came in (1) or went out (-k) there, and a final walk makes places of that. So a
+ * deletion at the very beginning, which is noted nowhere, moves all that follows. Here the note is
+ * kept in the align of the character's first byte until then. */
+static void tfpi_write_noted(tfpi_normed *w, const char *s, int64_t n, int64_t notes) {
+  int64_t i;
+  if (tfpi_normed_room(w, n)) return;
+  memcpy(w->at + w->n, s, (size_t)n);
+  for (i = 0; w->aligned && i < n; i++) w->align[w->n + i].begin = notes;
+  w->n += n;
+}
 static void tfpi_write_instead(tfpi_normed *w, const char *to, int64_t bytes, const tfpi_piece *p,
                                int64_t i, int64_t end) {
-  int64_t k, at;
-  for (at = 0; at < bytes && !w->ctx->status; at += k) {
-    int length;
+  const int64_t old = tfp_utf8_length(p->s + i, end - i);
+  int64_t k, at, made = 0;
+  for (at = 0; at < bytes && !w->ctx->status; at += k, made++) {
     for (k = 1; at + k < bytes && ((unsigned char)to[at + k] & 0xC0) == 0x80; k++) continue;
-    tfpi_write(w, to + at, k, p, i);
-    tfpi_char_at(p, i, &length);
-    if (i + length < end) i += length;
+    tfpi_write_noted(w, to + at, k, made >= old);
+  }
+  if (made >= old || !w->n || !w->aligned || w->ctx->status) return;
+  for (at = w->n - 1; at > 0 && ((unsigned char)w->at[at] & 0xC0) == 0x80;) at--;
+  w->align[at].begin -= old - made;
+}
+static void tfpi_align_notes(const tfpi_piece *p, tfpi_normed *w) {
+  int64_t k, i, from = 0, notes;
+  int length;
+  for (k = 0; w->aligned && k < w->n; k = i) {
+    tfpi_align a;
+    notes = w->align[k].begin;
+    if (notes <= 0 && from < p->n) a = tfpi_align_at(p, from);
+    else if (from) a = tfpi_align_at(p, from - 1);
+    else a.begin = a.end = p->n ? tfpi_align_at(p, 0).begin : 0;
+    for (; notes <= 0 && from < p->n; notes++) {
+      tfpi_char_at(p, from, &length);
+      from += length;
+    }
+    for (i = k; i == k || (i < w->n && ((unsigned char)w->at[i] & 0xC0) == 0x80); i++)
+      w->align[i] = a;
   }
 }
 
@@ -15830,9 +15857,9 @@ static void tfpi_norm_precompiled(const tfp_tokenizer *tok, const tfpi_piece *p,
   while (i < p->n && !w->ctx->status) {
     for (end = i; end < p->n && tok->same_ascii[(unsigned char)s[end]]; end++) continue;
     if (end > i && end < p->n && (unsigned char)s[end] >= 128) end--; /* a mark may follow it */
-    tfpi_write_part(w, p, i, end);
+    if (end > i) tfpi_write_noted(w, s + i, end - i, 0);
     i = end;
-    if (i == p->n) return;
+    if (i == p->n) break;
     c = tfpi_char_at(p, i, &length);
     end = i + length;
     if (c == '\r') end += end < p->n && s[end] == '\n';
@@ -15848,9 +15875,29 @@ static void tfpi_norm_precompiled(const tfp_tokenizer *tok, const tfpi_piece *p,
       const char *one = bad ? "\xEF\xBF\xBD" : s + i, *found;
       found = tfpi_charsmap_find(&tok->charsmap, one, bad ? 3 : length, &bytes);
       if (found) tfpi_write_instead(w, found, bytes, p, i, i + length);
-      else tfpi_write(w, one, bad ? 3 : length, p, i);
+      else tfpi_write_noted(w, one, bad ? 3 : length, 0);
     }
     i = end;
+  }
+  if (!w->ctx->status) tfpi_align_notes(p, w);
+}
+
+/* One run of a normal form: in[0,n) with at[i] = i, out[0,m) with places out_at. For the reference's
+ * account of places a whole that was composed has taken in the characters that are left nowhere. */
+static void tfpi_write_form(const tfp_tokenizer *tok, tfpi_normed *w, uint32_t *in, int64_t n,
+                            const uint32_t *out, const int32_t *out_at, int64_t m) {
+  int64_t k, next, i;
+  char s[4];
+  for (i = 0; i < n; i++) in[i] = 0;
+  for (k = 0; k < m; k++) in[out_at[k]] = 1; /* is left; 2: and has been met */
+  for (k = 0; k < m; k++) {
+    int64_t notes = in[out_at[k]] == 2;
+    in[out_at[k]] = 2;
+    if (!tfpi_unicode_order_of(tok->unicode, out[k]) && w->aligned) {
+      for (next = k + 1; next < m && tfpi_unicode_order_of(tok->unicode, out[next]);) next++;
+      for (i = out_at[k] + 1; i < (next < m ? out_at[next] : n); i++) notes -= !in[i];
+    }
+    tfpi_write_noted(w, s, tfp_utf8_encode(out[k], s), notes);
   }
 }
 
@@ -15864,19 +15911,20 @@ static void tfpi_norm_form(tfp_tokenizer *tok, int form, const tfpi_piece *p, tf
     int64_t room;
     for (end = i; end < p->n && (unsigned char)p->s[end] < 128; end++) continue;
     if (end < p->n && end > i) end--;
-    tfpi_write_part(w, p, i, end);
+    if (end > i) tfpi_write_noted(w, p->s + i, end - i, 0);
     i = end;
-    if (i == p->n) return;
+    if (i == p->n) break;
     for (end = i + 1, n = 1; end < p->n && (unsigned char)p->s[end] >= 128; end++) n++;
     room = n * (form & TFPI_NFKD ? TFPI_DECOMPOSE_MAX : 4);
     if (tfpi_grown_to(tok->ctx, &tok->points, 0, (2 * n + 2 * room) * 4)) return;
     in = (uint32_t *)(void *)tok->points.at, at = (int32_t *)(in + n);
     out = in + 2 * n, out_at = (int32_t *)(out + room);
-    for (k = i, n = 0; k < end; k += length) at[n] = (int32_t)(k - i), in[n++] = tfpi_char_at(p, k, &length);
-    n = tfpi_normal_form(tok->unicode, in, at, n, form, out, out_at, room);
-    for (k = 0; k < n; k++) tfpi_write_char(w, out[k], p, i + out_at[k]);
+    for (k = i, n = 0; k < end; k += length, n++) at[n] = (int32_t)n, in[n] = tfpi_char_at(p, k, &length);
+    k = tfpi_normal_form(tok->unicode, in, at, n, form, out, out_at, room);
+    tfpi_write_form(tok, w, in, n, out, out_at, k);
     i = end;
   }
+  if (!w->ctx->status) tfpi_align_notes(p, w);
 }
 
 /* Lowercase; or, with `accents`, StripAccents: what is no mark. */
@@ -15963,13 +16011,13 @@ static tfp_status tfpi_normalize(tfp_tokenizer *tok, tfpi_piece *p, int aligned,
   return tok->ctx->status;
 }
 
-/* What an ASCII character becomes in BertNormalizer, where there is one; 0: nothing. */
+/* What an ASCII character becomes in BertNormalizer, where there is one; 255: nothing. */
 static int tfpi_bert_ascii_of(const tfp_tokenizer *tok, int c) {
   int i;
   for (i = 0; i < tok->norms.n; i++) {
     const tfpi_stage_spec *st = &tok->norms.at[i];
     if (st->kind != TFPI_NORM_BERT) continue;
-    if (st->flag[0]) c = (int)tfpi_bert_clean(tok, (uint32_t)c);
+    if (st->flag[0] && (c = (int)tfpi_bert_clean(tok, (uint32_t)c)) == 0) return 255;
     return st->flag[3] && c >= 'A' && c <= 'Z' ? c + 32 : c;
   }
   return c;
@@ -15997,6 +16045,7 @@ static tfp_status tfpi_normalize_added(tfp_tokenizer *tok) {
     memcpy(copy, p.s, (size_t)p.n);
     copy[p.n] = 0;
     a->text = copy, a->n = (int32_t)p.n;
+    tok->tokens[a->id].raw = copy, tok->tokens[a->id].raw_n = a->n; /* so does the reference */
   }
   return tok->ctx->status;
 }
@@ -16324,6 +16373,7 @@ static tfp_status tfpi_cut_added(tfp_tokenizer *tok, tfpi_ids *out, const tfpi_p
     while (a->rstrip && to < n && tfpi_class_at(tok, s + to, n - to, &length) == TFPI_SPACE)
       to += length;
     part = tfpi_subpiece(p, start, from);
+    part.first = start > 0 || p->first;
     if (from > start && tfpi_between(tok, out, &part, pass, may_prefix || start > 0))
       return tok->ctx->status;
     if (out->spans) {
@@ -16335,6 +16385,7 @@ static tfp_status tfpi_cut_added(tfp_tokenizer *tok, tfpi_ids *out, const tfpi_p
     start = i = to;
   }
   part = tfpi_subpiece(p, start, n);
+  part.first = start > 0 || p->first;
   return start == n ? TFP_OK : tfpi_between(tok, out, &part, pass, may_prefix || start > 0);
 }
 
@@ -16344,7 +16395,7 @@ static tfp_status tfpi_encode_stages(tfp_tokenizer *tok, tfpi_ids *out, const tf
   for (; i < p->n && !tok->ctx->status; i = end) {
     int64_t size = TFPI_SEGMENT, cut = 0;
     tfpi_piece part;
-    for (; tok->local && !cut && p->n - i > 2 * size; size *= 4)
+    for (; tok->local && !out->spans && !cut && p->n - i > 2 * size; size *= 4)
       cut = tfpi_safe_cut(tok, p->s + i, size, tok->any_normalized);
     end = cut ? i + cut : p->n;
     part = tfpi_subpiece(p, i, end);
@@ -16443,14 +16494,26 @@ TFP_API int64_t tfp_encode_pair(tfp_tokenizer *tok, const char *a, int64_t a_byt
 
 /* ---- tokens with their places ---- */
 
-/* ByteLevel and RobertaProcessing with trim_offsets: blanks at the ends of a token do not count,
- * but the first blank of the text is one that was put there. */
-static void tfpi_trim_span(const tfp_tokenizer *tok, tfp_token_span *t, int first) {
+/* ByteLevel and RobertaProcessing with trim_offsets: blanks at the ends of a token do not count, but
+ * a single one at the beginning of the text is the one that was put there. text: what was given. */
+static void tfpi_trim_span(const tfp_tokenizer *tok, const char *text, tfp_token_span *t, int first) {
   const tfpi_token *token = &tok->tokens[t->id];
-  int64_t left = 0, right = 0;
-  while (left < token->raw_n && token->raw[left] == ' ') left++;
-  while (right < token->raw_n && token->raw[token->raw_n - 1 - right] == ' ') right++;
-  if (left && (first || t->start == 0) && tok->post_prefix) left--;
+  int64_t left = 0, right = 0, n = token->raw_n, k;
+  const char *s = token->raw;
+  const int added = token->flags & TFPI_IS_ADDED; /* else the blank is the only white character */
+  int length;
+  if (added) s = text + t->start, n = t->end - t->start;
+  while (left < n && (s[left] == ' ' || (added && tfpi_class_at(tok, s + left, n - left, &length) ==
+                                                     TFPI_SPACE)))
+    left += s[left] == ' ' ? 1 : length;
+  for (k = n; k > 0; right = n - k) {
+    const int64_t from = s[k - 1] == ' ' ? k - 1 : tfpi_before(s, k);
+    if (s[from] != ' ' && (!added || tfpi_class_at(tok, s + from, k - from, &length) != TFPI_SPACE ||
+                           length != k - from))
+      break;
+    k = from;
+  }
+  if (left == 1 && (first || t->start == 0) && tok->post_prefix) left = 0;
   t->start = tfpi_min64(t->start + left, t->end);
   if (right && t->end >= right) t->end = tfpi_max64(t->end - right, t->start);
 }
@@ -16508,7 +16571,7 @@ static int64_t tfpi_spans_of(tfp_tokenizer *tok, int i, const char *s, int64_t n
   return tfpi_encode_part(tok, &out, s, n, flags) ? -1 : out.n;
 }
 
-typedef struct tfpi_kept { int64_t first, n; } tfpi_kept;
+typedef struct tfpi_kept { int64_t first, n; const char *text; } tfpi_kept;
 
 /* Puts one text's tokens, or one of the template, behind what is there. */
 static void tfpi_spans_put(const tfp_tokenizer *tok, int i, const tfpi_kept *kept, int32_t type,
@@ -16520,7 +16583,7 @@ static void tfpi_spans_put(const tfp_tokenizer *tok, int i, const tfpi_kept *kep
     if (*n >= max) continue;
     t = from[kept->first + k];
     t.type = type;
-    if (tok->post_bytes && tok->post_trim) tfpi_trim_span(tok, &t, !k);
+    if (tok->post_bytes && tok->post_trim) tfpi_trim_span(tok, kept->text, &t, !k);
     out[*n] = t;
   }
 }
@@ -16552,6 +16615,7 @@ TFP_API int64_t tfp_encode_spans(tfp_tokenizer *tok, const char *a, int64_t a_by
   if (all[0] >= 0 && with) all[1] = tfpi_spans_of(tok, 1, b, b_bytes, d.flags);
   if (tok->ctx->status) return -1;
   kept[0].n = all[0], kept[1].n = all[1];
+  kept[0].text = a, kept[1].text = b;
   if (d.max_length && d.max_length < specials + 1)
     tfpi_fail(tok->ctx, TFP_ERR_ARG, "tfp_encode_spans: max_length %i leaves no room beside %i "
               "special tokens", d.max_length, specials);
@@ -16819,7 +16883,8 @@ static void tfpi_decode_list(tfp_tokenizer *tok, const int32_t *ids, int64_t n, 
     const tfpi_token *token = &tok->tokens[ids[i]];
     if (flags & TFP_SKIP_SPECIAL && token->flags & TFPI_IS_SPECIAL) continue;
     if (tok->decs.n == 0 && t[0].count) tfpi_texts_add(tok->ctx, &t[0], " ", 1);
-    tfpi_texts_add(tok->ctx, &t[0], token->text, token->text_n);
+    if (token->flags & TFPI_IS_ADDED) tfpi_texts_add(tok->ctx, &t[0], token->raw, token->raw_n);
+    else tfpi_texts_add(tok->ctx, &t[0], token->text, token->text_n);
     tfpi_texts_end(tok->ctx, &t[0]);
   }
   for (k = 0; k < tok->decs.n && !tok->ctx->status; k++)
@@ -17912,7 +17977,7 @@ static tfp_tokenizer *tfpi_load_pair(tfp_ctx *ctx, const char *vocab_path,
     tfp_tokenizer_free(tok);
     return NULL;
   }
-  tok->byte_level = tok->trim_offsets = tok->post_bytes = tok->post_trim = 1;
+  tok->byte_level = tok->trim_offsets = 1;
   tok->pre = TFPI_PRE_GPT2, tok->decoder = TFPI_DECODE_BYTES;
   for (i = 0; i < TFPI_COUNT(specials); i++) {
     const int32_t id = tfp_token_id(tok, specials[i]);
@@ -17922,6 +17987,7 @@ static tfp_tokenizer *tfpi_load_pair(tfp_ctx *ctx, const char *vocab_path,
       tfp_token_id(tok, "<s>") >= 0 && tfp_token_id(tok, "</s>") >= 0) {
     tfpi_template_style(tok, TFP_SPECIALS_ROBERTA);
     tok->post = TFPI_POST_ROBERTA;
+    tok->post_bytes = tok->post_trim = 1;
   }
   return tok;
 }
