@@ -18978,8 +18978,8 @@ static tfp_status tfpi_trainer_bytes(tfpi_trainer *t) {
   return tfpi_trainer_pairs(t);
 }
 
-/* Words to symbols: a token c for each character of the alphabet, which is the `limit` commonest, and
- * a token ##c for one that stands elsewhere than first in a word; both in order of code points.
+/* Words to symbols: a token c for each character of the alphabet, which is the `limit` commonest,
+ * and a token ##c for one that stands elsewhere than first in a word; both in order of code points.
  * Other characters are left out of words. From here on words[].n counts symbols. */
 static tfp_status tfpi_trainer_chars(tfpi_trainer *t, int64_t limit, int64_t vocab_size) {
   tfpi_word_count *w = (tfpi_word_count *)t->c.words.at;
@@ -19240,7 +19240,7 @@ typedef struct tfpi_lattices {
   int64_t n_pieces;
   uint32_t *arc, *first;   /* piece<<5 | length; those from place i are arc[first[i], first[i+1]) */
   double unk_score, unk_p;
-  double one;              /* sums are in units of 1/one: integers, so that their order is nothing */
+  double one;              /* sums count in units of 1/one: with integers their order is nothing */
   int64_t *sums;           /* (threads, pieces + 1); the last is for unknown characters */
   tfpi_cell *cells;        /* (threads, longest + 1) */
   double *loss;            /* of candidates; that and alternatives are for pruning */
@@ -19386,8 +19386,10 @@ static tfp_status tfpi_unigram_arcs(tfpi_lattices *u, const int32_t *rank) {
   u->arc = (uint32_t *)tfpi_new(&u->arena, total, sizeof *u->arc);
   if (u->ctx->status) return u->ctx->status;
   for (i = 0; i < u->n_text; i++)
-    if (u->text[i])
-      u->arc[u->first[i]++] = (uint32_t)tfpi_alphabet_at(&u->alphabet, u->text[i])->id << TFPI_ARC_BITS | 1;
+    if (u->text[i]) {
+      const int32_t id = tfpi_alphabet_at(&u->alphabet, u->text[i])->id;
+      u->arc[u->first[i]++] = (uint32_t)id << TFPI_ARC_BITS | 1;
+    }
   for (n = 2; n <= u->how.max_piece; n++)
     for (i = u->n_chars; i < u->n_pieces; i++) {
       const tfpi_substring *f = &u->found[rank[i - u->n_chars]];
@@ -19515,14 +19517,14 @@ static void tfpi_best_word(const tfpi_lattices *u, int64_t w, tfpi_cell *c, int6
 static void tfpi_expect_block(void *arg, int64_t block, int thread) {
   tfpi_lattices *u = (tfpi_lattices *)arg;
   int64_t w = block * TFPI_WORDS_BLOCK, end = tfpi_min64(w + TFPI_WORDS_BLOCK, u->n_words);
-  for (; w < end; w++)
-    tfpi_expect_word(u, w, u->cells + thread * (u->longest + 1), u->sums + thread * (u->n_pieces + 1));
+  tfpi_cell *cells = u->cells + thread * (u->longest + 1);
+  for (; w < end; w++) tfpi_expect_word(u, w, cells, u->sums + thread * (u->n_pieces + 1));
 }
 static void tfpi_best_block(void *arg, int64_t block, int thread) {
   tfpi_lattices *u = (tfpi_lattices *)arg;
   int64_t w = block * TFPI_WORDS_BLOCK, end = tfpi_min64(w + TFPI_WORDS_BLOCK, u->n_words);
-  for (; w < end; w++)
-    tfpi_best_word(u, w, u->cells + thread * (u->longest + 1), u->sums + thread * (u->n_pieces + 1));
+  tfpi_cell *cells = u->cells + thread * (u->longest + 1);
+  for (; w < end; w++) tfpi_best_word(u, w, cells, u->sums + thread * (u->n_pieces + 1));
 }
 
 /* Sums over all words, in u->sums[0, pieces]. */
@@ -19632,8 +19634,8 @@ static int tfpi_by_score(const void *a, const void *b) {
   return x->number < y->number ? -1 : x->number > y->number;
 }
 
-/* Keeps what must stay, then those whose loss is largest, down to a share of the pieces. The unknown
- * piece counts as one, as in the reference. */
+/* Keeps what must stay, then those whose loss is largest, down to a share of the pieces. As in the
+ * reference the unknown counts as a piece. */
 static tfp_status tfpi_unigram_prune(tfpi_lattices *u) {
   const int64_t size = tfpi_max64(u->vocab_size * 11 / 10,
                                   (int64_t)((double)(u->n_pieces + 1) * u->how.shrink));
@@ -19680,7 +19682,8 @@ static int64_t tfpi_unigram_finish(tfpi_lattices *u, int64_t room, tfpi_final **
   if (u->ctx->status) return 0;
   for (i = 0; i < u->n_chars; i++) chars[i]->id = -1;
   for (i = 0; i < u->n_pieces; i++)
-    if (u->piece[i].n == 1) tfpi_alphabet_at(&u->alphabet, u->text[u->piece[i].at])->id = (int32_t)i;
+    if (u->piece[i].n == 1)
+      tfpi_alphabet_at(&u->alphabet, u->text[u->piece[i].at])->id = (int32_t)i;
   for (i = 0; i < u->n_chars; i++, n++) {
     item[n].c = chars[i]->c;
     item[n].score = chars[i]->id >= 0 ? u->piece[chars[i]->id].score : lowest;
