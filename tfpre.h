@@ -18703,18 +18703,22 @@ static void tfpi_counter_close(tfpi_counter *c) {
   tfpi_list_close(&c->text);
 }
 
-/* Counts the words of all files, as tok cuts them. Close it in any case. */
-static tfp_status tfpi_counter_open(tfpi_counter *c, tfp_tokenizer *tok, const char *who,
-                                    const char *const *paths, int n, int64_t max_words) {
-  tfp_ctx *ctx = tok->ctx;
-  int i;
+static void tfpi_counter_open(tfp_ctx *ctx, tfpi_counter *c, const char *who, int64_t max_words) {
   memset(c, 0, sizeof *c);
-  c->ctx = ctx, c->tok = tok, c->who = who, c->max_words = max_words;
-  c->n_blocks = ctx->threads < TFPI_BLOCKS_MAX ? ctx->threads : TFPI_BLOCKS_MAX;
+  c->ctx = ctx, c->who = who, c->max_words = max_words;
   tfpi_arena_open(ctx, &c->arena);
   tfpi_list_open(ctx, &c->text, 1);
   tfpi_list_open(ctx, &c->words, sizeof(tfpi_word_count));
   tfpi_list_open(ctx, &c->slots, sizeof(int32_t));
+}
+
+/* Counts the words of all files, as tok cuts them. */
+static tfp_status tfpi_count_files(tfpi_counter *c, tfp_tokenizer *tok, const char *const *paths,
+                                   int n) {
+  tfp_ctx *ctx = c->ctx;
+  int i;
+  c->tok = tok;
+  c->n_blocks = ctx->threads < TFPI_BLOCKS_MAX ? ctx->threads : TFPI_BLOCKS_MAX;
   c->block = (tfpi_count_block *)tfpi_new(&c->arena, c->n_blocks, sizeof *c->block);
   c->rest = (char *)tfpi_new(&c->arena, TFPI_PIECE_MAX, 1);
   for (i = 0; i < c->n_blocks && !ctx->status; i++) {
@@ -19089,8 +19093,10 @@ static tfp_status tfpi_trainer_merge(tfpi_trainer *t, int64_t size) {
   return t->ctx->status;
 }
 
-static void tfpi_trainer_open(tfp_tokenizer *tok, tfpi_trainer *t, int64_t min_frequency) {
+static void tfpi_trainer_open(tfp_tokenizer *tok, tfpi_trainer *t, const char *who,
+                              int64_t min_frequency, int64_t max_words) {
   memset(t, 0, sizeof *t);
+  tfpi_counter_open(tok->ctx, &t->c, who, max_words);
   t->ctx = tok->ctx, t->tok = tok;
   t->min_frequency = min_frequency ? min_frequency : 2;
   tfpi_list_open(t->ctx, &t->symbols, sizeof(int32_t));
@@ -19138,11 +19144,11 @@ TFP_API tfp_tokenizer *tfp_tokenizer_train_bpe(tfp_ctx *ctx, const char *const *
   tok = tfpi_tokenizer_new(ctx, vocab_size);
   if (!tok) return NULL;
   tok->byte_level = 1, tok->pre = TFPI_PRE_GPT2, tok->decoder = TFPI_DECODE_BYTES;
-  tfpi_trainer_open(tok, &t, how.min_frequency);
+  tfpi_trainer_open(tok, &t, who, how.min_frequency, how.max_words);
   t.ties_larger = how.ties_larger;
-  tfpi_counter_open(&t.c, tok, who, paths, n, how.max_words);
-  if (!ctx->status && !tfpi_style_add(tok, style, 0, first) && !tfpi_add_bytes(tok, 1) &&
-      !tfpi_trainer_bytes(&t) && !tfpi_trainer_merge(&t, vocab_size - specials + first))
+  if (!tfpi_count_files(&t.c, tok, paths, n) && !tfpi_style_add(tok, style, 0, first) &&
+      !tfpi_add_bytes(tok, 1) && !tfpi_trainer_bytes(&t) &&
+      !tfpi_trainer_merge(&t, vocab_size - specials + first))
     tfpi_style_add(tok, style, first, 256);
   tok->n_merges = t.merges.n;
   tok->merges = (tfpi_merge_entry *)tfpi_new(tok->arena, t.merges.n, sizeof *tok->merges);
@@ -19196,13 +19202,13 @@ TFP_API tfp_tokenizer *tfp_tokenizer_train_wordpiece(tfp_ctx *ctx, const char *c
   tok = tfpi_tokenizer_new(ctx, vocab_size);
   if (!tok) return NULL;
   tfpi_stages_bert(tok, &how);
-  tfpi_trainer_open(tok, &t, how.min_frequency);
+  tfpi_trainer_open(tok, &t, who, how.min_frequency, how.max_words);
   cutter = tfpi_cutter(tok);
-  if (cutter) tfpi_counter_open(&t.c, cutter, who, paths, n, how.max_words);
-  if (!ctx->status && !tfpi_style_add(tok, TFP_SPECIALS_BERT, 0, 256) &&
+  if (cutter && !tfpi_count_files(&t.c, cutter, paths, n) &&
+      !tfpi_style_add(tok, TFP_SPECIALS_BERT, 0, 256) &&
       !tfpi_trainer_chars(&t, how.limit_alphabet ? how.limit_alphabet : 1000, vocab_size))
     tfpi_trainer_merge(&t, vocab_size);
-  if (cutter) tfpi_trainer_close(&t);
+  tfpi_trainer_close(&t);
   tfp_tokenizer_free(cutter);
   if (!ctx->status) return tfpi_tokenizer_finish(tok, TFP_SPECIALS_BERT);
   tfp_tokenizer_free(tok);
@@ -19801,13 +19807,13 @@ TFP_API tfp_tokenizer *tfp_tokenizer_train_unigram(tfp_ctx *ctx, const char *con
   tfpi_stages_t5(tok);
   tok->scores = (double *)tfpi_new(tok->arena, vocab_size, sizeof *tok->scores);
   u.ctx = ctx, u.vocab_size = vocab_size;
+  tfpi_counter_open(ctx, &c, who, u.how.max_words);
   tfpi_arena_open(ctx, &u.arena);
   tfpi_arena_open(ctx, &u.seeding);
   tfpi_alphabet_open(ctx, &u.alphabet);
   cutter = ctx->status ? NULL : tfpi_cutter(tok);
-  if (cutter && !tfpi_counter_open(&c, cutter, who, paths, n, u.how.max_words))
-    tfpi_unigram_learn(tok, &u, &c, style);
-  if (cutter) tfpi_counter_close(&c);
+  if (cutter && !tfpi_count_files(&c, cutter, paths, n)) tfpi_unigram_learn(tok, &u, &c, style);
+  tfpi_counter_close(&c);
   tfp_tokenizer_free(cutter);
   tfpi_alphabet_close(&u.alphabet);
   tfpi_arena_close(&u.seeding);
