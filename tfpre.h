@@ -16058,6 +16058,27 @@ static tfp_status tfpi_cut_bytes(tfp_tokenizer *tok, tfpi_ids *out, int k, const
   return tok->ctx->status;
 }
 
+/* Metaspace for a word that WhitespaceSplit has cut off, with neither blanks nor signs inside: the
+ * sign and the word, in w. 0 if the piece is another. */
+static int tfpi_metaspace_word(tfp_tokenizer *tok, const tfpi_stage_spec *st, tfpi_room *room,
+                               const tfpi_piece *p, tfpi_piece *word) {
+  const char sign = st->to[0];
+  char *at;
+  int64_t i;
+  if (st->flag[0] != 2) return 0;
+  if (p->n + st->to_n > room->text.room &&
+      tfpi_grown_to(tok->ctx, &room->text, 0, 2 * (p->n + st->to_n)))
+    return 0;
+  at = room->text.at + st->to_n;
+  for (i = 0; i < p->n; i++) {
+    if (p->s[i] == ' ' || p->s[i] == sign) return 0;
+    at[i] = p->s[i];
+  }
+  memcpy(room->text.at, st->to, (size_t)st->to_n);
+  word->s = room->text.at, word->n = p->n + st->to_n, word->align = NULL;
+  return 1;
+}
+
 /* Metaspace: blanks become its sign, one comes in front, and words begin with it. */
 static tfp_status tfpi_cut_metaspace(tfp_tokenizer *tok, tfpi_ids *out, int k,
                                      const tfpi_piece *p) {
@@ -16066,7 +16087,10 @@ static tfp_status tfpi_cut_metaspace(tfp_tokenizer *tok, tfpi_ids *out, int k,
   tfpi_piece q = *p;
   tfpi_normed w;
   int64_t i, end;
-  if (tfpi_normed_open(tok, &w, &tok->pre_room[k], out->spans != NULL, p->n + 3 * st->to_n))
+  if (!out->spans && tfpi_metaspace_word(tok, st, &tok->pre_room[k], p, &q))
+    return tfpi_stage(tok, out, k + 1, &q);
+  if (tok->ctx->status ||
+      tfpi_normed_open(tok, &w, &tok->pre_room[k], out->spans != NULL, p->n + 3 * st->to_n))
     return tok->ctx->status;
   if (st->flag[0] == 2 || (st->flag[0] == 1 && p->begins))
     if (p->s[0] != ' ' && (p->n < st->to_n || memcmp(p->s, st->to, (size_t)st->to_n)))

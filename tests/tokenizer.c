@@ -1154,6 +1154,72 @@ static void tokenizer_hostile_models(void) {
   tfp_destroy(ctx);
 }
 
+/* ---- memory that runs out while the new kinds load, encode, decode and save ---- */
+
+typedef struct failing { int64_t calls, blocks, fail_at; } failing;
+static void *failing_alloc(void *user, size_t bytes) {
+  failing *f = (failing *)user;
+  char *raw, *p;
+  if (++f->calls >= f->fail_at) return NULL;
+  raw = (char *)malloc(bytes + 128);
+  p = raw + 128 - (uintptr_t)raw % 64;
+  memcpy(p - sizeof raw, &raw, sizeof raw);
+  f->blocks++;
+  return p;
+}
+static void failing_release(void *user, void *block, size_t bytes) {
+  char *raw;
+  (void)bytes;
+  memcpy(&raw, (char *)block - sizeof raw, sizeof raw);
+  ((failing *)user)->blocks--;
+  free(raw);
+}
+static void tokenizer_memory_runs_out(void) {
+  static made m;
+  static char text[300000], back[300000];
+  static int32_t ids[300000];
+  char dir[2][300], path[400], saved[300];
+  int64_t n, i, count;
+  tfp_status status = TFP_ERR_NOMEM;
+  int k;
+  for (i = 0; i < (int64_t)sizeof text; i++) text[i] = "ab \xC3\xA9 unaffable,  hello"[i % 23];
+  snprintf(dir[0], sizeof dir[0], "%s/bert", test_dir());
+  snprintf(dir[1], sizeof dir[1], "%s", test_path("t5"));
+  snprintf(saved, sizeof saved, "%s", test_path("saved"));
+  for (n = 1; n < 2000; n++) {
+    failing f;
+    tfp_desc d;
+    tfp_ctx *ctx;
+    memset(&f, 0, sizeof f);
+    memset(&d, 0, sizeof d);
+    f.fail_at = n == 1 ? INT64_MAX : n; /* first a run that makes the files */
+    d.threads = 1;
+    d.allocator.user = &f, d.allocator.alloc = failing_alloc, d.allocator.release = failing_release;
+    ctx = tfp_create(&d);
+    if (n == 1) {
+      tfp_make_dir(ctx, dir[0]), tfp_make_dir(ctx, dir[1]), tfp_make_dir(ctx, saved);
+      snprintf(path, sizeof path, "%s/vocab.txt", dir[0]);
+      put_text(path, piece_vocab);
+      snprintf(path, sizeof path, "%s/spiece.model", dir[1]);
+      small_spiece(&m, 1, 1, 0);
+      put_bytes(path, m.at, m.n);
+    }
+    for (k = 0; ctx && k < 2; k++) {
+      tfp_tokenizer *t = tfp_tokenizer_load(ctx, dir[k]);
+      count = tfp_encode(t, text, (int64_t)sizeof text, 0, ids, 300000);
+      tfp_decode(t, ids, count < 0 ? 0 : count, 0, back, sizeof back);
+      tfp_encode_spans(t, text, 3000, text, 50, NULL, NULL, 0);
+      if (t) tfp_tokenizer_save(t, saved, 0);
+    }
+    status = tfp_error(ctx);
+    CHECK(f.calls < n || n == 1 || status == TFP_ERR_NOMEM);
+    tfp_destroy(ctx);
+    CHECK(f.blocks == 0);
+    if (n > 1 && f.calls < n) break;
+  }
+  CHECK(n > 10 && n < 2000 && status == TFP_OK);
+}
+
 /* ---- the published vocabularies ---- */
 
 static tfp_tokenizer *published_gpt2(tfp_ctx *ctx) {
@@ -1374,6 +1440,7 @@ void test_tokenizer(void) {
   RUN(tokenizer_spans);
   RUN(tokenizer_spiece);
   RUN(tokenizer_hostile_models);
+  RUN(tokenizer_memory_runs_out);
   RUN(tokenizer_gpt2_vectors);
   RUN(tokenizer_roberta_vectors);
   RUN(tokenizer_bert_vectors);
