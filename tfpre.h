@@ -1648,7 +1648,26 @@ enum { /* flags of tfp_decode */
 typedef struct tfp_bpe_options {
   int64_t min_frequency; /* a pair seen less often is never merged; 0 means 2, 1 means no limit */
   int64_t max_words;     /* most distinct words; new ones beyond it are not counted; 0: no limit */
+  int ties_larger;       /* 1: ties go to the pair whose bytes are larger, as in some courses */
 } tfp_bpe_options;
+
+/* What tfp_tokenizer_train_wordpiece learns by. All zero is BERT's uncased description. */
+typedef struct tfp_wordpiece_options {
+  int64_t min_frequency; /* a pair seen less often is never merged; 0 means 2, 1 means no limit */
+  int64_t max_words;     /* as in tfp_bpe_options */
+  int64_t limit_alphabet; /* so many of the commonest characters; the others become [UNK]. 0: 1000 */
+  int cased;             /* 1: upper case stays */
+  int strip_accents;     /* 1: accents go, -1: they stay, 0: they go where upper case goes */
+} tfp_wordpiece_options;
+
+/* What tfp_tokenizer_train_unigram learns by. All zero is a good description. */
+typedef struct tfp_unigram_options {
+  int64_t max_words; /* as in tfp_bpe_options */
+  int64_t seed_size; /* most pieces to begin with; 0 means 1,000,000 */
+  double shrink;     /* what share of the pieces is left by each pruning; 0 means 0.75 */
+  int rounds;        /* of EM between two prunings; 0 means 2 */
+  int max_piece;     /* characters of the longest piece, at most 31; 0 means 16 */
+} tfp_unigram_options;
 
 /* A token, and where in its text it comes from. */
 typedef struct tfp_token_span {
@@ -1716,6 +1735,49 @@ TFP_API tfp_tokenizer *tfp_tokenizer_chars(tfp_ctx *ctx, const char *const *path
 TFP_API tfp_tokenizer *tfp_tokenizer_train_bpe(tfp_ctx *ctx, const char *const *paths, int n,
                                                int64_t vocab_size, tfp_special_style style,
                                                const tfp_bpe_options *options);
+
+/* tfp_tokenizer_train_wordpiece -- learn a WordPiece vocabulary, as BERT has it.
+ *
+ * Text is normalised and cut as BERT does it. Words are characters, those behind the first with
+ * "##" before them; then the commonest pair of neighbours becomes a token, again and again, as
+ * in tfp_tokenizer_train_bpe. The ids: [PAD] [UNK] [CLS] [SEP] [MASK], the characters in order of
+ * code points, those with ## in the same order, the merged ones. (This is what Hugging Face
+ * trains; Google's own program, which picks pairs by likelihood, was not published.)
+ *
+ * Args     paths: n >= 1 files of UTF-8, read as streams; vocab_size: at most 2^24, with room for
+ *          the characters; options: NULL or a description
+ * Returns  a tokenizer owned by the context; NULL on error
+ * Errors   TFP_ERR_ARG; TFP_ERR_IO; TFP_ERR_NOMEM
+ * Memory   as tfp_tokenizer_train_bpe
+ * Cost     as tfp_tokenizer_train_bpe, and the normalising
+ * Source   Schuster, Nakajima 2012; same vocabulary as Hugging Face's WordPieceTrainer, which gives
+ *          ids to the ## characters in an order that changes from run to run, and by it ties
+ */
+TFP_API tfp_tokenizer *tfp_tokenizer_train_wordpiece(tfp_ctx *ctx, const char *const *paths, int n,
+                                                     int64_t vocab_size,
+                                                     const tfp_wordpiece_options *options);
+
+/* tfp_tokenizer_train_unigram -- learn pieces and their log probabilities, as T5 has them.
+ *
+ * Text is brought to NFKC and cut at white space; each word begins with U+2581. From all characters
+ * and the substrings that recur, EM and pruning go down to the size that is wanted; what text is
+ * likeliest to be made of stays. The ids: special tokens, the pieces by score; but T5's sentinels
+ * come last. A text with few words gives a smaller vocabulary than was asked for.
+ *
+ * Args     paths: n >= 1 files of UTF-8, read as streams; vocab_size: at most 2^24, with room for
+ *          the special tokens and all characters; style: one with an unknown token, which are all
+ *          but NONE and GPT2; options: NULL or a description
+ * Returns  a tokenizer owned by the context; NULL on error. It does not depend on the threads
+ * Errors   TFP_ERR_ARG; TFP_ERR_IO; TFP_ERR_UNSUPPORTED for more than 2^31 characters of distinct
+ *          words (set max_words); TFP_ERR_NOMEM
+ * Memory   its own arena, until tfp_tokenizer_free or tfp_destroy; while it learns about 50 bytes
+ *          per character of the distinct words
+ * Cost     the text once, then about 20 rounds over the distinct words
+ * Source   Kudo 2018 (arXiv:1804.10959); as Hugging Face's UnigramTrainer
+ */
+TFP_API tfp_tokenizer *tfp_tokenizer_train_unigram(tfp_ctx *ctx, const char *const *paths, int n,
+                                                   int64_t vocab_size, tfp_special_style style,
+                                                   const tfp_unigram_options *options);
 
 /* tfp_tokenizer_load -- read dir/tokenizer.json, or else dir/vocab.txt (BERT), dir/spiece.model
  * (T5; also tokenizer.model, sentencepiece.bpe.model), or dir/vocab.json and dir/merges.txt.
@@ -14838,7 +14900,8 @@ static tfp_tokenizer *tfpi_tokenizer_ready(tfp_tokenizer *tok) {
 /* What all tokenizers that are made here, not loaded, have in common. */
 static tfp_tokenizer *tfpi_tokenizer_finish(tfp_tokenizer *tok, tfp_special_style style) {
   tok->trim_offsets = 1;
-  tok->decoder = tok->byte_level ? TFPI_DECODE_BYTES : TFPI_DECODE_FUSE;
+  tok->decoder = tok->decs.n        ? TFPI_DECODE_LIST
+                 : tok->byte_level ? TFPI_DECODE_BYTES : TFPI_DECODE_FUSE;
   if (tfpi_added_from_flags(tok)) {
     tfp_tokenizer_free(tok);
     return NULL;
@@ -16398,7 +16461,7 @@ static tfp_status tfpi_encode_text(tfp_tokenizer *tok, tfpi_ids *out, const char
 /* Gives each word of a text, normalised and cut as the model gets it, to `word`: what training
  * counts. With TFP_PARSE_SPECIAL added tokens are cut out and not given. A text of several calls
  * should be cut behind newlines. `word` may return an error to stop. */
-static TFPI_UNUSED tfp_status tfpi_each_word(tfp_tokenizer *tok, const char *s, int64_t n,
+static tfp_status tfpi_each_word(tfp_tokenizer *tok, const char *s, int64_t n,
                                              int flags,
                                              tfp_status (*word)(void *user, const char *s,
                                                                 int64_t n),
@@ -18477,7 +18540,324 @@ static void *tfpi_list_room(tfpi_list *l, int64_t n) {
   return l->at + (size_t)l->n * l->size;
 }
 
+/* ---- training: the words of a corpus ---- */
+
+/* A file is cut into blocks of whole lines; the threads list the words of a block each, and the
+ * lists are added up in the order of the blocks. So what is counted, and the order of words, do not
+ * depend on the threads. */
+enum {
+  TFPI_BLOCKS_MAX = 16,
+  TFPI_BLOCK_WORDS = 1 << 15 /* distinct ones; a block that has more is gone through again */
+};
 typedef struct tfpi_word_count { int64_t text, count; int32_t n, hash; } tfpi_word_count;
+typedef struct tfpi_block_word { int32_t at, n; uint32_t hash; int32_t count; } tfpi_block_word;
+typedef struct tfpi_count_block {
+  const tfp_tokenizer *tok;
+  char *bytes;           /* room for TFPI_PIECE_MAX */
+  int64_t n;
+  tfpi_block_word *word; /* at: in bytes */
+  int32_t *slots, n_words;
+  int64_t skip, seen;    /* words counted before, and so far */
+  int full;
+} tfpi_count_block;
+typedef struct tfpi_counter {
+  tfp_ctx *ctx;
+  tfp_tokenizer *tok;
+  const char *who;
+  int64_t max_words;
+  tfpi_list text, words, slots; /* bytes; tfpi_word_count; hash table of int32_t, -1 empty */
+  tfpi_arena arena;
+  tfpi_count_block *block;
+  int n_blocks;
+  char *rest;                   /* of a file, behind the last whole line: TFPI_PIECE_MAX */
+} tfpi_counter;
+
+/* An empty hash table of at least n slots. */
+static tfp_status tfpi_slots_make(tfpi_list *l, int64_t n) {
+  int64_t slots = 4096;
+  while (slots < n) slots *= 2;
+  l->n = 0;
+  if (tfpi_list_room(l, slots)) memset(l->at, 0xFF, (size_t)slots * sizeof(int32_t));
+  l->n = slots;
+  return l->side[0].ctx->status;
+}
+
+TFPI_INLINE uint32_t tfpi_word_hash(const char *s, int64_t n) {
+  uint64_t h = (uint64_t)n;
+  int64_t i;
+  for (i = 0; i + 8 <= n; i += 8) {
+    uint64_t eight;
+    memcpy(&eight, s + i, 8);
+    h = (h ^ eight) * 0x9E3779B97F4A7C15u;
+    h ^= h >> 32;
+  }
+  for (; i < n; i++) h = (h ^ (unsigned char)s[i]) * 0x9E3779B97F4A7C15u, h ^= h >> 29;
+  return (uint32_t)h;
+}
+
+/* Counts a word of a block; 0: there is no room for it. */
+static int tfpi_block_count(tfpi_count_block *b, const char *s, int64_t n) {
+  const uint32_t hash = tfpi_word_hash(s, n);
+  uint32_t h = hash & (2 * TFPI_BLOCK_WORDS - 1);
+  tfpi_block_word *w;
+  if (b->seen++ < b->skip) return 1;
+  for (; b->slots[h] >= 0; h = (h + 1) & (2 * TFPI_BLOCK_WORDS - 1)) {
+    w = &b->word[b->slots[h]];
+    if (w->hash == hash && w->n == n && !memcmp(b->bytes + w->at, s, (size_t)n)) {
+      w->count++;
+      return 1;
+    }
+  }
+  if (b->n_words == TFPI_BLOCK_WORDS) {
+    b->full = 1, b->seen--;
+    return 0;
+  }
+  b->slots[h] = b->n_words;
+  w = &b->word[b->n_words++];
+  w->at = (int32_t)(s - b->bytes), w->n = (int32_t)n, w->hash = hash, w->count = 1;
+  return 1;
+}
+
+/* Lists the words of a block. */
+static void tfpi_count_lines(void *arg, int64_t number, int thread) {
+  tfpi_count_block *b = (tfpi_count_block *)arg + number;
+  const char *s = b->bytes, *stop = s + b->n;
+  (void)thread;
+  b->n_words = b->full = 0, b->seen = 0;
+  memset(b->slots, 0xFF, 2 * TFPI_BLOCK_WORDS * sizeof *b->slots);
+  while (s < stop) {
+    const char *newline = (const char *)memchr(s, '\n', (size_t)(stop - s));
+    const int64_t line = newline ? newline - s + 1 : stop - s;
+    int64_t i = 0, end;
+    for (; i < line; i = end) {
+      end = tfpi_gpt2_word(b->tok, s, i, line);
+      if (!tfpi_block_count(b, s + i, end - i)) return;
+    }
+    s += line;
+  }
+}
+
+static tfp_status tfpi_words_rehash(tfpi_counter *c) {
+  const tfpi_word_count *w = (const tfpi_word_count *)c->words.at;
+  const uint64_t mask = (uint64_t)(c->slots.n * 2) - 1;
+  int64_t i;
+  if (tfpi_slots_make(&c->slots, c->slots.n * 2)) return c->ctx->status;
+  for (i = 0; i < c->words.n; i++) {
+    uint64_t h = (uint32_t)w[i].hash & mask;
+    while (((int32_t *)c->slots.at)[h] >= 0) h = (h + 1) & mask;
+    ((int32_t *)c->slots.at)[h] = (int32_t)i;
+  }
+  return TFP_OK;
+}
+
+/* Adds a word of a block to the corpus. */
+static tfp_status tfpi_count_word(tfpi_counter *c, const char *s, int64_t n, uint32_t hash,
+                                  int64_t count) {
+  const uint64_t mask = (uint64_t)c->slots.n - 1;
+  uint64_t h = hash & mask;
+  int32_t *slots = (int32_t *)c->slots.at;
+  tfpi_word_count *w;
+  void *text;
+  for (; slots[h] >= 0; h = (h + 1) & mask) {
+    w = &((tfpi_word_count *)c->words.at)[slots[h]];
+    if ((uint32_t)w->hash == hash && w->n == n && !memcmp(c->text.at + w->text, s, (size_t)n)) {
+      w->count += count;
+      return TFP_OK;
+    }
+  }
+  if (c->max_words && c->words.n >= c->max_words) return TFP_OK;
+  if (c->words.n >= INT32_MAX - 1)
+    return tfpi_fail(c->ctx, TFP_ERR_UNSUPPORTED,
+                     "%s: more than 2^31 distinct words; set max_words", c->who);
+  w = (tfpi_word_count *)tfpi_list_room(&c->words, 1);
+  text = w ? tfpi_list_room(&c->text, n) : NULL;
+  if (!text) return c->ctx->status;
+  memcpy(text, s, (size_t)n);
+  w->text = c->text.n, w->count = count, w->n = (int32_t)n, w->hash = (int32_t)hash;
+  slots[h] = (int32_t)c->words.n++;
+  c->text.n += n;
+  return 2 * c->words.n > c->slots.n ? tfpi_words_rehash(c) : TFP_OK;
+}
+
+/* Counts a word that the stages give. */
+static tfp_status tfpi_count_staged(void *user, const char *s, int64_t n) {
+  return tfpi_count_word((tfpi_counter *)user, s, n, tfpi_word_hash(s, n), 1);
+}
+
+/* Counts the words of the first k blocks. */
+static tfp_status tfpi_count_blocks(tfpi_counter *c, int k) {
+  int i, j;
+  if (c->tok->pre == TFPI_PRE_STAGES) { /* whose buffers are the tokenizer's: one thread */
+    for (i = 0; i < k && !c->ctx->status; i++)
+      tfpi_each_word(c->tok, c->block[i].bytes, c->block[i].n, 0, tfpi_count_staged, c);
+    return c->ctx->status;
+  }
+  for (i = 0; i < k; i++) c->block[i].skip = 0;
+  tfpi_parallel(c->ctx, k, tfpi_count_lines, c->block);
+  for (i = 0; i < k; i++) {
+    tfpi_count_block *b = &c->block[i];
+    for (;;) {
+      for (j = 0; j < b->n_words; j++)
+        if (tfpi_count_word(c, b->bytes + b->word[j].at, b->word[j].n, b->word[j].hash,
+                            b->word[j].count))
+          return c->ctx->status;
+      if (!b->full) break;
+      b->skip = b->seen;
+      tfpi_count_lines(c->block, i, 0);
+    }
+  }
+  return TFP_OK;
+}
+
+static tfp_status tfpi_count_file(tfpi_counter *c, const char *path) {
+  tfp_file *file = tfp_file_open(c->ctx, path);
+  int64_t rest = 0;
+  int at_end = 0;
+  while (file && !c->ctx->status && !at_end) {
+    int k = 0;
+    for (; k < c->n_blocks && !at_end && !c->ctx->status; k++) {
+      tfpi_count_block *b = &c->block[k];
+      int64_t have = rest, got, use;
+      memcpy(b->bytes, c->rest, (size_t)rest);
+      got = tfp_file_read(file, b->bytes + have, TFPI_PIECE_MAX - have);
+      if (got > 0) have += got;
+      at_end = have < TFPI_PIECE_MAX;
+      for (use = have; !at_end && use > 0 && b->bytes[use - 1] != '\n';) use--;
+      if (!use && have) { /* a very long line */
+        use = tfpi_safe_cut(c->tok, b->bytes, have, 0);
+        if (!use) use = have;
+      }
+      b->n = use;
+      rest = have - use;
+      memcpy(c->rest, b->bytes + use, (size_t)rest);
+    }
+    if (!c->ctx->status) tfpi_count_blocks(c, k);
+  }
+  tfp_file_close(file);
+  return c->ctx->status;
+}
+
+static void tfpi_counter_close(tfpi_counter *c) {
+  tfpi_arena_close(&c->arena);
+  tfpi_list_close(&c->slots);
+  tfpi_list_close(&c->words);
+  tfpi_list_close(&c->text);
+}
+
+static void tfpi_counter_open(tfp_ctx *ctx, tfpi_counter *c, const char *who, int64_t max_words) {
+  memset(c, 0, sizeof *c);
+  c->ctx = ctx, c->who = who, c->max_words = max_words;
+  tfpi_arena_open(ctx, &c->arena);
+  tfpi_list_open(ctx, &c->text, 1);
+  tfpi_list_open(ctx, &c->words, sizeof(tfpi_word_count));
+  tfpi_list_open(ctx, &c->slots, sizeof(int32_t));
+}
+
+/* Counts the words of all files, as tok cuts them. */
+static tfp_status tfpi_count_files(tfpi_counter *c, tfp_tokenizer *tok, const char *const *paths,
+                                   int n) {
+  tfp_ctx *ctx = c->ctx;
+  int i;
+  c->tok = tok;
+  c->n_blocks = ctx->threads < TFPI_BLOCKS_MAX ? ctx->threads : TFPI_BLOCKS_MAX;
+  c->block = (tfpi_count_block *)tfpi_new(&c->arena, c->n_blocks, sizeof *c->block);
+  c->rest = (char *)tfpi_new(&c->arena, TFPI_PIECE_MAX, 1);
+  for (i = 0; i < c->n_blocks && !ctx->status; i++) {
+    tfpi_count_block *b = &c->block[i];
+    b->tok = tok;
+    b->bytes = (char *)tfpi_new(&c->arena, TFPI_PIECE_MAX, 1);
+    b->word = (tfpi_block_word *)tfpi_new(&c->arena, TFPI_BLOCK_WORDS, sizeof *b->word);
+    b->slots = (int32_t *)tfpi_new(&c->arena, 2 * TFPI_BLOCK_WORDS, sizeof *b->slots);
+  }
+  if (!ctx->status) tfpi_slots_make(&c->slots, 1 << 16);
+  for (i = 0; i < n && !ctx->status; i++) tfpi_count_file(c, paths[i]);
+  return ctx->status;
+}
+
+/* ---- training: the characters of words ---- */
+
+typedef struct tfpi_char_count {
+  uint32_t c;
+  int32_t places, later; /* in how many places of distinct words; how many of them are not first */
+  int32_t id, later_id;
+  int64_t count;         /* places times the counts of words */
+} tfpi_char_count;
+typedef struct tfpi_alphabet {
+  tfpi_arena arena;
+  tfpi_list chars;
+  int32_t *page[0x1100]; /* of 256 numbers of chars, plus 1 */
+} tfpi_alphabet;
+
+static void tfpi_alphabet_open(tfp_ctx *ctx, tfpi_alphabet *a) {
+  memset(a, 0, sizeof *a);
+  tfpi_arena_open(ctx, &a->arena);
+  tfpi_list_open(ctx, &a->chars, sizeof(tfpi_char_count));
+}
+static void tfpi_alphabet_close(tfpi_alphabet *a) {
+  tfpi_list_close(&a->chars);
+  tfpi_arena_close(&a->arena);
+}
+/* A character that has been counted. */
+TFPI_INLINE tfpi_char_count *tfpi_alphabet_at(const tfpi_alphabet *a, uint32_t c) {
+  return (tfpi_char_count *)a->chars.at + a->page[c >> 8][c & 255] - 1;
+}
+
+/* The next character of a word. A NUL, and a byte that is not UTF-8, is U+FFFD. */
+TFPI_INLINE uint32_t tfpi_word_char(const char **s, const char *end) {
+  const uint32_t c = tfp_utf8_next(s, end);
+  return c ? c : 0xFFFD;
+}
+
+/* Counts the characters of words. */
+static tfp_status tfpi_alphabet_count(tfpi_alphabet *a, const tfpi_counter *from) {
+  const tfpi_word_count *w = (const tfpi_word_count *)from->words.at;
+  int64_t i;
+  for (i = 0; i < from->words.n; i++) {
+    const char *s = from->text.at + w[i].text, *begin = s, *end = s + w[i].n;
+    while (s < end) {
+      const int is_first = s == begin;
+      const uint32_t c = tfpi_word_char(&s, end);
+      int32_t **page = &a->page[c >> 8];
+      tfpi_char_count *k;
+      if (!*page && !(*page = (int32_t *)tfpi_new(&a->arena, 256, sizeof **page)))
+        return from->ctx->status;
+      if (!(*page)[c & 255]) {
+        k = (tfpi_char_count *)tfpi_list_room(&a->chars, 1);
+        if (!k) return from->ctx->status;
+        memset(k, 0, sizeof *k);
+        k->c = c;
+        (*page)[c & 255] = (int32_t)++a->chars.n;
+      }
+      k = tfpi_alphabet_at(a, c);
+      k->places++, k->later += !is_first, k->count += w[i].count;
+    }
+  }
+  return TFP_OK;
+}
+
+static int tfpi_by_char(const void *a, const void *b) {
+  const tfpi_char_count *x = (const tfpi_char_count *)a, *y = (const tfpi_char_count *)b;
+  return x->c < y->c ? -1 : x->c > y->c;
+}
+/* The commoner first, of equals the higher code point. */
+static int tfpi_by_count(const void *a, const void *b) {
+  const tfpi_char_count *x = (const tfpi_char_count *)a, *y = (const tfpi_char_count *)b;
+  if (x->count != y->count) return x->count > y->count ? -1 : 1;
+  return x->c > y->c ? -1 : x->c < y->c;
+}
+/* All characters in an order; NULL without memory. The list is the alphabet's. */
+static tfpi_char_count **tfpi_alphabet_list(tfpi_alphabet *a,
+                                            int (*compare)(const void *, const void *)) {
+  const int64_t n = a->chars.n;
+  tfpi_char_count **list = (tfpi_char_count **)tfpi_new(&a->arena, n + 1, sizeof *list);
+  int64_t i;
+  for (i = 0; list && i < n; i++) list[i] = (tfpi_char_count *)a->chars.at + i;
+  if (list) tfpi_sort((void **)list, n, compare);
+  return list;
+}
+
+/* ---- training: merges of pairs ---- */
+
 typedef struct tfpi_pair_count {
   uint32_t left, right;
   int64_t count;
@@ -18491,109 +18871,15 @@ typedef struct tfpi_place {
 typedef struct tfpi_trainer {
   tfp_ctx *ctx;
   tfp_tokenizer *tok;
-  int64_t min_frequency, max_words;
-  tfpi_list text, words, slots; /* bytes; tfpi_word_count; hash table of int32_t, -1 empty */
-  tfpi_list symbols; /* int32_t: of word w from words[w].text on, as many as it has bytes */
+  int64_t min_frequency;
+  int ties_larger;
+  tfpi_counter c;
+  tfpi_list symbols; /* int32_t: of word w from words[w].text on, at most as many as it has bytes */
   tfpi_list pairs, pair_slots;  /* tfpi_pair_count; hash table of int32_t */
   tfpi_list queue, places;      /* heap of tfpi_queued; tfpi_place */
   tfpi_list touched;            /* int32_t: pairs that grew in this round */
   tfpi_list merges;             /* tfpi_merge_entry */
 } tfpi_trainer;
-
-/* An empty hash table of at least n slots. */
-static tfp_status tfpi_slots_make(tfpi_list *l, int64_t n) {
-  int64_t slots = 4096;
-  while (slots < n) slots *= 2;
-  l->n = 0;
-  if (tfpi_list_room(l, slots)) memset(l->at, 0xFF, (size_t)slots * sizeof(int32_t));
-  l->n = slots;
-  return l->side[0].ctx->status;
-}
-
-static tfp_status tfpi_words_rehash(tfpi_trainer *t) {
-  const tfpi_word_count *w = (const tfpi_word_count *)t->words.at;
-  const uint64_t mask = (uint64_t)(t->slots.n * 2) - 1;
-  int64_t i;
-  if (tfpi_slots_make(&t->slots, t->slots.n * 2)) return t->ctx->status;
-  for (i = 0; i < t->words.n; i++) {
-    uint64_t h = (uint32_t)w[i].hash & mask;
-    while (((int32_t *)t->slots.at)[h] >= 0) h = (h + 1) & mask;
-    ((int32_t *)t->slots.at)[h] = (int32_t)i;
-  }
-  return TFP_OK;
-}
-
-/* Counts one word. */
-static tfp_status tfpi_count_word(tfpi_trainer *t, const char *s, int64_t n) {
-  const uint64_t mask = (uint64_t)t->slots.n - 1;
-  uint64_t h = (uint64_t)n;
-  int64_t i;
-  int32_t *slots = (int32_t *)t->slots.at;
-  tfpi_word_count *w;
-  void *text;
-  for (i = 0; i + 8 <= n; i += 8) {
-    uint64_t eight;
-    memcpy(&eight, s + i, 8);
-    h = (h ^ eight) * 0x9E3779B97F4A7C15u;
-    h ^= h >> 32;
-  }
-  for (; i < n; i++) h = (h ^ (unsigned char)s[i]) * 0x9E3779B97F4A7C15u, h ^= h >> 29;
-  h &= UINT32_MAX;
-  for (i = (int64_t)(h & mask); slots[i] >= 0; i = (int64_t)((uint64_t)(i + 1) & mask)) {
-    w = &((tfpi_word_count *)t->words.at)[slots[i]];
-    if ((uint32_t)w->hash == h && w->n == n && !memcmp(t->text.at + w->text, s, (size_t)n)) {
-      w->count++;
-      return TFP_OK;
-    }
-  }
-  if (t->max_words && t->words.n >= t->max_words) return TFP_OK;
-  if (t->words.n >= INT32_MAX - 1)
-    return tfpi_fail(t->ctx, TFP_ERR_UNSUPPORTED,
-                     "tfp_tokenizer_train_bpe: more than 2^31 distinct words; set max_words");
-  w = (tfpi_word_count *)tfpi_list_room(&t->words, 1);
-  text = w ? tfpi_list_room(&t->text, n) : NULL;
-  if (!text) return t->ctx->status;
-  memcpy(text, s, (size_t)n);
-  w->text = t->text.n, w->count = 1, w->n = (int32_t)n, w->hash = (int32_t)(uint32_t)h;
-  slots[i] = (int32_t)t->words.n++;
-  t->text.n += n;
-  return 2 * t->words.n > t->slots.n ? tfpi_words_rehash(t) : TFP_OK;
-}
-
-/* Counts the words of whole lines. */
-static tfp_status tfpi_count_lines(tfpi_trainer *t, const char *s, int64_t n) {
-  while (n > 0) {
-    const char *newline = (const char *)memchr(s, '\n', (size_t)n);
-    const int64_t line = newline ? newline - s + 1 : n;
-    int64_t i = 0, end;
-    for (; i < line; i = end) {
-      end = tfpi_gpt2_word(t->tok, s, i, line);
-      if (tfpi_count_word(t, s + i, end - i)) return t->ctx->status;
-    }
-    s += line, n -= line;
-  }
-  return TFP_OK;
-}
-
-static tfp_status tfpi_count_file(tfpi_trainer *t, const char *path, char *buffer) {
-  tfp_file *file = tfp_file_open(t->ctx, path);
-  int64_t have = 0, got = 1;
-  while (file && !t->ctx->status && got > 0) {
-    int64_t use;
-    got = tfp_file_read(file, buffer + have, TFPI_PIECE_MAX - have);
-    if (got > 0) have += got;
-    for (use = have; got > 0 && use > 0 && buffer[use - 1] != '\n';) use--;
-    if (!use && have == TFPI_PIECE_MAX) { /* a very long line */
-      use = tfpi_safe_cut(t->tok, buffer, have, 0);
-      if (!use) use = have;
-    }
-    if (tfpi_count_lines(t, buffer, use)) break;
-    have -= use;
-    memmove(buffer, buffer + use, (size_t)have);
-  }
-  tfp_file_close(file);
-  return t->ctx->status;
-}
 
 /* Number of a pair in t->pairs; it is entered if it is new. -1 without memory. */
 static int32_t tfpi_pair_at(tfpi_trainer *t, uint32_t left, uint32_t right) {
@@ -18654,9 +18940,20 @@ static tfp_status tfpi_pair_change(tfpi_trainer *t, int32_t left, int32_t right,
   return TFP_OK;
 }
 
-/* Does a come before b? The larger count, then the smaller pair. */
-TFPI_INLINE int tfpi_queued_before(const tfpi_queued *a, const tfpi_queued *b) {
+/* Are the bytes of a token larger (1), equal (0) or smaller (-1) than those of another? */
+static int tfpi_bytes_order(const tfpi_token *a, const tfpi_token *b) {
+  const int order = memcmp(a->raw, b->raw, (size_t)tfpi_min64(a->raw_n, b->raw_n));
+  return order ? (order > 0) - (order < 0) : (a->raw_n > b->raw_n) - (a->raw_n < b->raw_n);
+}
+/* Does a come before b? The larger count, then the smaller pair of ids, or the larger of bytes. */
+TFPI_INLINE int tfpi_queued_before(const tfpi_trainer *t, const tfpi_queued *a,
+                                   const tfpi_queued *b) {
   if (a->count != b->count) return a->count > b->count;
+  if (t->ties_larger) {
+    int order = tfpi_bytes_order(&t->tok->tokens[a->left], &t->tok->tokens[b->left]);
+    if (!order) order = tfpi_bytes_order(&t->tok->tokens[a->right], &t->tok->tokens[b->right]);
+    if (order) return order > 0;
+  }
   return a->left != b->left ? a->left < b->left : a->right < b->right;
 }
 static tfp_status tfpi_queue_push(tfpi_trainer *t, tfpi_queued x) {
@@ -18664,7 +18961,7 @@ static tfp_status tfpi_queue_push(tfpi_trainer *t, tfpi_queued x) {
   int64_t i = t->queue.n;
   if (!tfpi_list_room(&t->queue, 1)) return t->ctx->status;
   q = (tfpi_queued *)t->queue.at;
-  for (t->queue.n++; i > 0 && tfpi_queued_before(&x, &q[(i - 1) / 2]); i = (i - 1) / 2)
+  for (t->queue.n++; i > 0 && tfpi_queued_before(t, &x, &q[(i - 1) / 2]); i = (i - 1) / 2)
     q[i] = q[(i - 1) / 2];
   q[i] = x;
   return TFP_OK;
@@ -18674,8 +18971,8 @@ static tfpi_queued tfpi_queue_pop(tfpi_trainer *t) {
   const int64_t n = --t->queue.n;
   int64_t i = 0, child;
   for (; (child = 2 * i + 1) < n; i = child) {
-    if (child + 1 < n && tfpi_queued_before(&q[child + 1], &q[child])) child++;
-    if (!tfpi_queued_before(&q[child], &q[n])) break;
+    if (child + 1 < n && tfpi_queued_before(t, &q[child + 1], &q[child])) child++;
+    if (!tfpi_queued_before(t, &q[child], &q[n])) break;
     q[i] = q[child];
   }
   q[i] = q[n];
@@ -18697,30 +18994,88 @@ static tfp_status tfpi_queue_touched(tfpi_trainer *t) {
   return t->ctx->status;
 }
 
-/* Words to symbols, and the first counts of pairs. From here on words[].n counts symbols. */
-static tfp_status tfpi_trainer_start(tfpi_trainer *t) {
-  tfpi_word_count *w = (tfpi_word_count *)t->words.at;
-  int32_t first[256], *s;
+/* The first counts of pairs, of words that are symbols. */
+static tfp_status tfpi_trainer_pairs(tfpi_trainer *t) {
+  const tfpi_word_count *w = (const tfpi_word_count *)t->c.words.at;
+  const int32_t *s = (const int32_t *)t->symbols.at;
   int64_t i, k;
-  for (i = 0; i < 256; i++) {
-    char text[4];
-    first[i] =
-        tfpi_token_find(t->tok, text, (size_t)tfp_utf8_encode(t->tok->byte_char[i], text), "", 0);
-  }
-  s = (int32_t *)tfpi_list_room(&t->symbols, t->text.n);
-  if (t->ctx->status || tfpi_slots_make(&t->pair_slots, 65536)) return t->ctx->status;
-  for (i = 0; i < t->text.n; i++) s[i] = first[(unsigned char)t->text.at[i]];
-  for (i = 0; i < t->words.n; i++)
+  if (tfpi_slots_make(&t->pair_slots, 65536)) return t->ctx->status;
+  for (i = 0; i < t->c.words.n; i++)
     for (k = 0; k + 1 < w[i].n; k++)
       if (tfpi_pair_change(t, s[w[i].text + k], s[w[i].text + k + 1], w[i].count, (int32_t)i))
         return t->ctx->status;
   return tfpi_queue_touched(t);
 }
 
+/* Words to symbols: a token for each byte. */
+static tfp_status tfpi_trainer_bytes(tfpi_trainer *t) {
+  int32_t first[256], *s;
+  int64_t i;
+  for (i = 0; i < 256; i++) {
+    char text[4];
+    first[i] =
+        tfpi_token_find(t->tok, text, (size_t)tfp_utf8_encode(t->tok->byte_char[i], text), "", 0);
+    if (tfpi_token_raw(t->tok, &t->tok->tokens[first[i]])) return t->ctx->status;
+  }
+  s = (int32_t *)tfpi_list_room(&t->symbols, t->c.text.n);
+  if (t->ctx->status) return t->ctx->status;
+  for (i = 0; i < t->c.text.n; i++) s[i] = first[(unsigned char)t->c.text.at[i]];
+  return tfpi_trainer_pairs(t);
+}
+
+/* Words to symbols: a token c for each character of the alphabet, which is the `limit` commonest,
+ * and a token ##c for one that stands elsewhere than first in a word; both in order of code points.
+ * Other characters are left out of words. From here on words[].n counts symbols. */
+static tfp_status tfpi_trainer_chars(tfpi_trainer *t, int64_t limit, int64_t vocab_size) {
+  tfpi_word_count *w = (tfpi_word_count *)t->c.words.at;
+  tfp_tokenizer *tok = t->tok;
+  tfpi_alphabet a;
+  tfpi_char_count **list = NULL;
+  int64_t i, kept = 0, made = 0;
+  int32_t *s = (int32_t *)tfpi_list_room(&t->symbols, t->c.text.n);
+  tfpi_alphabet_open(t->ctx, &a);
+  if (!tfpi_alphabet_count(&a, &t->c)) list = tfpi_alphabet_list(&a, tfpi_by_count);
+  if (!t->ctx->status) {
+    kept = tfpi_min64(a.chars.n, limit);
+    for (i = 0; i < a.chars.n; i++) list[i]->id = list[i]->later_id = -1;
+    tfpi_sort((void **)list, kept, tfpi_by_char);
+    for (i = made = 0; i < kept; i++) made += 1 + (list[i]->later > 0);
+    if (tok->size + made > vocab_size)
+      tfpi_fail(t->ctx, TFP_ERR_ARG,
+                "%s: vocab_size %i is too small for %i special tokens and %i of characters; set "
+                "limit_alphabet", t->c.who, vocab_size, tok->size, made);
+  }
+  for (made = 0; made < 2 * kept && !t->ctx->status; made++) {
+    tfpi_char_count *k = list[made % kept];
+    char text[4];
+    const size_t n = (size_t)tfp_utf8_encode(k->c, text);
+    const char *prefix = made < kept ? "" : "##";
+    int32_t id;
+    if (made >= kept && !k->later) continue;
+    id = tfpi_token_find(tok, prefix, strlen(prefix), text, n);
+    if (id < 0 && tfpi_token_add(tok, id = (int32_t)tok->size, prefix, strlen(prefix), text, n,
+                                 TFPI_IN_MODEL))
+      break;
+    if (made < kept) k->id = id;
+    else k->later_id = id;
+  }
+  for (i = 0; i < t->c.words.n && !t->ctx->status; i++) {
+    const char *at = t->c.text.at + w[i].text, *begin = at, *end = at + w[i].n;
+    w[i].n = 0;
+    while (at < end) {
+      const int is_first = at == begin;
+      const tfpi_char_count *k = tfpi_alphabet_at(&a, tfpi_word_char(&at, end));
+      if (k->id >= 0) s[w[i].text + w[i].n++] = is_first ? k->id : k->later_id;
+    }
+  }
+  tfpi_alphabet_close(&a);
+  return t->ctx->status ? t->ctx->status : tfpi_trainer_pairs(t);
+}
+
 /* Replaces left right by sum in one word, from the left, and keeps the counts of the neighbours. */
 static tfp_status tfpi_merge_in_word(tfpi_trainer *t, int32_t word, int32_t left, int32_t right,
                                      int32_t sum) {
-  tfpi_word_count *w = &((tfpi_word_count *)t->words.at)[word];
+  tfpi_word_count *w = &((tfpi_word_count *)t->c.words.at)[word];
   int32_t *s = (int32_t *)t->symbols.at + w->text;
   int32_t i = 0, out = 0;
   while (i < w->n) {
@@ -18746,6 +19101,8 @@ static tfp_status tfpi_trainer_merge(tfpi_trainer *t, int64_t size) {
     tfpi_queued top = tfpi_queue_pop(t);
     const int64_t count = ((tfpi_pair_count *)t->pairs.at)[top.pair].count;
     const tfpi_token *a = &tok->tokens[top.left], *b = &tok->tokens[top.right];
+    const char *tail = b->text; /* of ab and ##cd comes abcd */
+    size_t tail_n = (size_t)b->text_n;
     tfpi_merge_entry *m;
     int32_t id, i;
     if (top.count !=
@@ -18755,11 +19112,12 @@ static tfp_status tfpi_trainer_merge(tfpi_trainer *t, int64_t size) {
       continue;
     }
     if (count < 1 || count < t->min_frequency) break;
-    id = tfpi_token_find(tok, a->text, (size_t)a->text_n, b->text, (size_t)b->text_n);
+    if (!tok->byte_level && tail_n > 2 && !memcmp(tail, "##", 2)) tail += 2, tail_n -= 2;
+    id = tfpi_token_find(tok, a->text, (size_t)a->text_n, tail, tail_n);
     if (id < 0) {
       id = (int32_t)tok->size;
-      if (tfpi_token_add(tok, id, a->text, (size_t)a->text_n, b->text, (size_t)b->text_n,
-                         TFPI_IN_MODEL))
+      if (tfpi_token_add(tok, id, a->text, (size_t)a->text_n, tail, tail_n, TFPI_IN_MODEL) ||
+          (t->ties_larger && tfpi_token_raw(tok, &tok->tokens[id])))
         break;
     }
     m = (tfpi_merge_entry *)tfpi_list_room(&t->merges, 1);
@@ -18776,21 +19134,19 @@ static tfp_status tfpi_trainer_merge(tfpi_trainer *t, int64_t size) {
   return t->ctx->status;
 }
 
-static void tfpi_trainer_open(tfp_ctx *ctx, tfpi_trainer *t, const tfp_bpe_options *options) {
+static void tfpi_trainer_open(tfp_tokenizer *tok, tfpi_trainer *t, const char *who,
+                              int64_t min_frequency, int64_t max_words) {
   memset(t, 0, sizeof *t);
-  t->ctx = ctx;
-  t->min_frequency = options && options->min_frequency ? options->min_frequency : 2;
-  t->max_words = options ? options->max_words : 0;
-  tfpi_list_open(ctx, &t->text, 1);
-  tfpi_list_open(ctx, &t->words, sizeof(tfpi_word_count));
-  tfpi_list_open(ctx, &t->slots, sizeof(int32_t));
-  tfpi_list_open(ctx, &t->symbols, sizeof(int32_t));
-  tfpi_list_open(ctx, &t->pairs, sizeof(tfpi_pair_count));
-  tfpi_list_open(ctx, &t->pair_slots, sizeof(int32_t));
-  tfpi_list_open(ctx, &t->queue, sizeof(tfpi_queued));
-  tfpi_list_open(ctx, &t->places, sizeof(tfpi_place));
-  tfpi_list_open(ctx, &t->touched, sizeof(int32_t));
-  tfpi_list_open(ctx, &t->merges, sizeof(tfpi_merge_entry));
+  tfpi_counter_open(tok->ctx, &t->c, who, max_words);
+  t->ctx = tok->ctx, t->tok = tok;
+  t->min_frequency = min_frequency ? min_frequency : 2;
+  tfpi_list_open(t->ctx, &t->symbols, sizeof(int32_t));
+  tfpi_list_open(t->ctx, &t->pairs, sizeof(tfpi_pair_count));
+  tfpi_list_open(t->ctx, &t->pair_slots, sizeof(int32_t));
+  tfpi_list_open(t->ctx, &t->queue, sizeof(tfpi_queued));
+  tfpi_list_open(t->ctx, &t->places, sizeof(tfpi_place));
+  tfpi_list_open(t->ctx, &t->touched, sizeof(int32_t));
+  tfpi_list_open(t->ctx, &t->merges, sizeof(tfpi_merge_entry));
 }
 static void tfpi_trainer_close(tfpi_trainer *t) {
   tfpi_list_close(&t->merges);
@@ -18800,38 +19156,39 @@ static void tfpi_trainer_close(tfpi_trainer *t) {
   tfpi_list_close(&t->pair_slots);
   tfpi_list_close(&t->pairs);
   tfpi_list_close(&t->symbols);
-  tfpi_list_close(&t->slots);
-  tfpi_list_close(&t->words);
-  tfpi_list_close(&t->text);
+  tfpi_counter_close(&t->c);
+}
+
+/* How many special tokens of a style come before the rest of a vocabulary. */
+static int tfpi_style_first(tfp_special_style style) {
+  return style == TFP_SPECIALS_GPT2 ? 0 : style == TFP_SPECIALS_T5 ? 3 : tfpi_style_count(style);
 }
 
 TFP_API tfp_tokenizer *tfp_tokenizer_train_bpe(tfp_ctx *ctx, const char *const *paths, int n,
                                                int64_t vocab_size, tfp_special_style style,
                                                const tfp_bpe_options *options) {
   const char *who = "tfp_tokenizer_train_bpe";
+  tfp_bpe_options how;
   tfp_tokenizer *tok;
   tfpi_trainer t;
-  char *buffer;
-  int i, specials, first;
+  int specials, first;
   if (tfpi_check_style(ctx, style, who) || tfpi_check_paths(ctx, paths, n, who)) return NULL;
-  specials = tfpi_style_count(style);
-  first = style == TFP_SPECIALS_GPT2 ? 0 : style == TFP_SPECIALS_T5 ? 3 : specials;
-  if (vocab_size < 256 + specials || vocab_size > TFPI_MAX_TOKENS ||
-      (options && (options->min_frequency < 0 || options->max_words < 0))) {
+  memset(&how, 0, sizeof how);
+  if (options) how = *options;
+  specials = tfpi_style_count(style), first = tfpi_style_first(style);
+  if (vocab_size < 256 + specials || vocab_size > TFPI_MAX_TOKENS || how.min_frequency < 0 ||
+      how.max_words < 0) {
     tfpi_fail(ctx, TFP_ERR_ARG, "%s: vocab_size %i is not in %d to %d, or an option is negative",
               who, vocab_size, 256 + specials, (int)TFPI_MAX_TOKENS);
     return NULL;
   }
   tok = tfpi_tokenizer_new(ctx, vocab_size);
   if (!tok) return NULL;
-  tok->byte_level = 1, tok->pre = TFPI_PRE_GPT2;
-  tfpi_trainer_open(ctx, &t, options);
-  t.tok = tok;
-  buffer = (char *)tfpi_new(tok->scratch, TFPI_PIECE_MAX, 1);
-  if (!ctx->status && !tfpi_style_add(tok, style, 0, first) && !tfpi_add_bytes(tok, 1))
-    tfpi_slots_make(&t.slots, 1 << 16);
-  for (i = 0; i < n && !ctx->status; i++) tfpi_count_file(&t, paths[i], buffer);
-  if (!ctx->status && !tfpi_trainer_start(&t) &&
+  tok->byte_level = 1, tok->pre = TFPI_PRE_GPT2, tok->decoder = TFPI_DECODE_BYTES;
+  tfpi_trainer_open(tok, &t, who, how.min_frequency, how.max_words);
+  t.ties_larger = how.ties_larger;
+  if (!tfpi_count_files(&t.c, tok, paths, n) && !tfpi_style_add(tok, style, 0, first) &&
+      !tfpi_add_bytes(tok, 1) && !tfpi_trainer_bytes(&t) &&
       !tfpi_trainer_merge(&t, vocab_size - specials + first))
     tfpi_style_add(tok, style, first, 256);
   tok->n_merges = t.merges.n;
@@ -18839,6 +19196,669 @@ TFP_API tfp_tokenizer *tfp_tokenizer_train_bpe(tfp_ctx *ctx, const char *const *
   if (!ctx->status && t.merges.n)
     memcpy(tok->merges, t.merges.at, (size_t)t.merges.n * sizeof *tok->merges);
   tfpi_trainer_close(&t);
+  if (!ctx->status) return tfpi_tokenizer_finish(tok, style);
+  tfp_tokenizer_free(tok);
+  return NULL;
+}
+
+/* BERT's stages, in a tokenizer without any. */
+static void tfpi_stages_bert(tfp_tokenizer *tok, const tfp_wordpiece_options *how) {
+  tfpi_stage_spec *st = tfpi_stage_add(tok, &tok->norms, TFPI_NORM_BERT);
+  tok->model = TFPI_MODEL_WORDPIECE, tok->pre = TFPI_PRE_STAGES;
+  tok->prefix = "##", tok->prefix_n = 2, tok->max_word_chars = 100;
+  st->flag[0] = st->flag[1] = 1;
+  st->flag[2] = how->strip_accents ? how->strip_accents > 0 : -1;
+  st->flag[3] = !how->cased;
+  tfpi_stage_add(tok, &tok->pres, TFPI_CUT_BERT);
+  st = tfpi_stage_add(tok, &tok->decs, TFPI_DEC_WORDPIECE);
+  st->from = "##", st->from_n = 2, st->flag[0] = 1;
+}
+
+/* A tokenizer that cuts words as tok will: the same stages and no vocabulary. NULL on error. */
+static tfp_tokenizer *tfpi_cutter(const tfp_tokenizer *tok) {
+  tfp_tokenizer *cutter = tfpi_tokenizer_new(tok->ctx, 1);
+  if (!cutter) return NULL;
+  cutter->norms = tok->norms, cutter->pres = tok->pres, cutter->pre = TFPI_PRE_STAGES;
+  cutter->model = TFPI_MODEL_WORDPIECE, cutter->prefix = "";
+  return tfpi_tokenizer_ready(cutter);
+}
+
+TFP_API tfp_tokenizer *tfp_tokenizer_train_wordpiece(tfp_ctx *ctx, const char *const *paths, int n,
+                                                     int64_t vocab_size,
+                                                     const tfp_wordpiece_options *options) {
+  const char *who = "tfp_tokenizer_train_wordpiece";
+  tfp_wordpiece_options how;
+  tfp_tokenizer *tok, *cutter;
+  tfpi_trainer t;
+  if (tfpi_check_style(ctx, TFP_SPECIALS_BERT, who) || tfpi_check_paths(ctx, paths, n, who))
+    return NULL;
+  memset(&how, 0, sizeof how);
+  if (options) how = *options;
+  if (vocab_size < 6 || vocab_size > TFPI_MAX_TOKENS || how.min_frequency < 0 ||
+      how.max_words < 0 || how.limit_alphabet < 0) {
+    tfpi_fail(ctx, TFP_ERR_ARG, "%s: vocab_size %i is not in 6 to %d, or an option is negative",
+              who, vocab_size, (int)TFPI_MAX_TOKENS);
+    return NULL;
+  }
+  tok = tfpi_tokenizer_new(ctx, vocab_size);
+  if (!tok) return NULL;
+  tfpi_stages_bert(tok, &how);
+  tfpi_trainer_open(tok, &t, who, how.min_frequency, how.max_words);
+  cutter = tfpi_cutter(tok);
+  if (cutter && !tfpi_count_files(&t.c, cutter, paths, n) &&
+      !tfpi_style_add(tok, TFP_SPECIALS_BERT, 0, 256) &&
+      !tfpi_trainer_chars(&t, how.limit_alphabet ? how.limit_alphabet : 1000, vocab_size))
+    tfpi_trainer_merge(&t, vocab_size);
+  tfpi_trainer_close(&t);
+  tfp_tokenizer_free(cutter);
+  if (!ctx->status) return tfpi_tokenizer_finish(tok, TFP_SPECIALS_BERT);
+  tfp_tokenizer_free(tok);
+  return NULL;
+}
+
+/* ---- training: Unigram ---- */
+
+enum { TFPI_ARC_BITS = 5, TFPI_WORDS_BLOCK = 512 };
+
+/* A substring of words that different characters follow: what order[low, low+freq) begin with. */
+typedef struct tfpi_substring { int32_t low, freq, n; } tfpi_substring;
+typedef struct tfpi_candidate { double score; int32_t at, n; } tfpi_candidate; /* text[at, at+n) */
+/* A place in a word. Forward and backward sums are a*2^ea and b*2^eb: in a long word they would be
+ * too small for a number. Of the best path to here, a is the score and back the last arc. */
+typedef struct tfpi_cell { double a, b; int32_t ea, eb; uint32_t back; } tfpi_cell;
+
+/* All lattices of all words, as arcs between places in one text of distinct words. They are found
+ * once; later pieces only go. */
+typedef struct tfpi_lattices {
+  tfp_ctx *ctx;
+  tfpi_arena arena, seeding;
+  tfp_unigram_options how; /* with the defaults put in */
+  int64_t vocab_size;
+  uint32_t *text;          /* code points; a 0 behind each word */
+  int32_t *start;          /* of words, and the end of the last */
+  int64_t *count, n_words, n_text, longest, weight; /* weight: all characters times their counts */
+  tfpi_alphabet alphabet;
+  int32_t n_chars;
+  int32_t *order;          /* places in text, by what follows; seeding only */
+  tfpi_substring *found;
+  int32_t *bucket, *n_found; /* by first character */
+  tfpi_candidate *piece;
+  double *p;               /* exp(score) */
+  int64_t n_pieces;
+  uint32_t *arc, *first;   /* piece<<5 | length; those from place i are arc[first[i], first[i+1]) */
+  double unk_score, unk_p;
+  double one;              /* sums count in units of 1/one: with integers their order is nothing */
+  int64_t *sums;           /* (threads, pieces + 1); the last is for unknown characters */
+  tfpi_cell *cells;        /* (threads, longest + 1) */
+  double *loss;            /* of candidates; that and alternatives are for pruning */
+  int32_t *map;            /* new number of a piece; -1: it goes */
+  double total_freq, sum_freq;
+} tfpi_lattices;
+
+/* The words' text, and the characters of it. */
+static tfp_status tfpi_unigram_text(tfpi_lattices *u, const tfpi_counter *from) {
+  const tfpi_word_count *w = (const tfpi_word_count *)from->words.at;
+  int64_t i, at = 0, n = from->words.n;
+  if (tfpi_alphabet_count(&u->alphabet, from)) return u->ctx->status;
+  for (i = 0; i < u->alphabet.chars.n; i++) {
+    const tfpi_char_count *k = (const tfpi_char_count *)u->alphabet.chars.at + i;
+    n += k->places, u->weight += k->count;
+  }
+  if (n > INT32_MAX - 64)
+    return tfpi_fail(u->ctx, TFP_ERR_UNSUPPORTED,
+                     "%s: distinct words of %i characters; set max_words", from->who, n);
+  u->n_words = from->words.n, u->n_text = n, u->n_chars = (int32_t)u->alphabet.chars.n;
+  u->text = (uint32_t *)tfpi_new(&u->arena, n, sizeof *u->text);
+  u->start = (int32_t *)tfpi_new(&u->arena, u->n_words + 1, sizeof *u->start);
+  u->count = (int64_t *)tfpi_new(&u->arena, u->n_words, sizeof *u->count);
+  if (u->ctx->status) return u->ctx->status;
+  for (i = 0; i < u->n_words; i++, at++) {
+    const char *s = from->text.at + w[i].text, *end = s + w[i].n;
+    u->start[i] = (int32_t)at, u->count[i] = w[i].count;
+    while (s < end) u->text[at++] = tfpi_word_char(&s, end);
+    u->longest = tfpi_max64(u->longest, at - u->start[i]);
+  }
+  u->start[u->n_words] = (int32_t)at;
+  return TFP_OK;
+}
+
+/* Sorts order[low, high), whose places all begin with the same `depth` characters, by what comes
+ * next, and lists where they part. Three-way quicksort, no deeper than a piece is long. */
+static void tfpi_find_substrings(const tfpi_lattices *u, int32_t low, int32_t high, int32_t depth,
+                                 int fresh, tfpi_substring **out) {
+  const uint32_t *next = u->text + depth;
+  int32_t *order = u->order, left = low, right = high, i = low;
+  uint32_t pivot;
+  if (high - low < 2) return;
+  pivot = (uint32_t)low * 0x9E3779B1u ^ (uint32_t)high * 0x85EBCA6Bu;
+  pivot = next[order[low + (int32_t)((pivot ^ pivot >> 15) % (uint32_t)(high - low))]];
+  while (i < right) {
+    const int32_t x = order[i];
+    const uint32_t c = next[x];
+    if (c < pivot) order[i++] = order[left], order[left++] = x;
+    else if (c > pivot) order[i] = order[--right], order[right] = x;
+    else i++;
+  }
+  if (fresh && depth > 1 && (left > low || right < high)) {
+    (*out)->low = low, (*out)->freq = high - low, (*out)->n = depth;
+    (*out)++;
+  }
+  tfpi_find_substrings(u, low, left, depth, 0, out);
+  if (pivot && depth < u->how.max_piece) tfpi_find_substrings(u, left, right, depth + 1, 1, out);
+  tfpi_find_substrings(u, right, high, depth, 0, out);
+}
+static void tfpi_find_bucket(void *arg, int64_t i, int thread) {
+  tfpi_lattices *u = (tfpi_lattices *)arg;
+  tfpi_substring *out = u->found + u->bucket[i];
+  (void)thread;
+  tfpi_find_substrings(u, u->bucket[i], u->bucket[i + 1], 1, 1, &out);
+  u->n_found[i] = (int32_t)(out - (u->found + u->bucket[i]));
+}
+
+/* All substrings of 2 to max_piece characters that come more than once in the list of words, and
+ * that different characters follow (or the end of a word): a suffix array's inner nodes. They are
+ * left in found[0, returned), in order of their characters. */
+static int64_t tfpi_unigram_find(tfpi_lattices *u) {
+  tfpi_arena *work = &u->seeding;
+  tfpi_char_count **list = tfpi_alphabet_list(&u->alphabet, tfpi_by_char);
+  int64_t i, n = 0;
+  u->order = (int32_t *)tfpi_new(work, u->n_text, sizeof *u->order);
+  u->found = (tfpi_substring *)tfpi_new(work, u->n_text, sizeof *u->found);
+  u->bucket = (int32_t *)tfpi_new(work, u->n_chars + 1, sizeof *u->bucket);
+  u->n_found = (int32_t *)tfpi_new(work, u->n_chars + 1, sizeof *u->n_found);
+  if (u->ctx->status) return 0;
+  for (i = 0; i < u->n_chars; i++) {
+    u->bucket[i + 1] = u->bucket[i] + list[i]->places;
+    list[i]->id = u->bucket[i];
+  }
+  for (i = 0; i < u->n_text; i++)
+    if (u->text[i]) u->order[tfpi_alphabet_at(&u->alphabet, u->text[i])->id++] = (int32_t)i;
+  tfpi_parallel(u->ctx, u->n_chars, tfpi_find_bucket, u);
+  for (i = 0; i < u->n_chars; i++) {
+    memmove(u->found + n, u->found + u->bucket[i],
+            (size_t)u->n_found[i] * sizeof *u->found);
+    n += u->n_found[i];
+  }
+  return n;
+}
+
+/* Numbers of found[0,n) by occurrences times length, the largest first, of equals the later. */
+static int32_t *tfpi_unigram_rank(tfpi_lattices *u, int64_t n) {
+  int32_t *a = (int32_t *)tfpi_new(&u->seeding, n, sizeof *a);
+  int32_t *b = (int32_t *)tfpi_new(&u->seeding, n, sizeof *b);
+  int64_t most = 0, i;
+  int shift;
+  if (u->ctx->status) return NULL;
+  for (i = 0; i < n; i++) {
+    a[n - 1 - i] = (int32_t)i;
+    most = tfpi_max64(most, (int64_t)u->found[i].freq * u->found[i].n);
+  }
+  for (shift = 0; most >> shift; shift += 11) {
+    int64_t place[2049] = {0};
+    int32_t *swap = a;
+    for (i = 0; i < n; i++) {
+      const tfpi_substring *f = &u->found[a[i]];
+      place[2048 - (((int64_t)f->freq * f->n >> shift) & 2047)]++;
+    }
+    for (i = 1; i < 2049; i++) place[i] += place[i - 1];
+    for (i = 0; i < n; i++) {
+      const tfpi_substring *f = &u->found[a[i]];
+      b[place[2047 - (((int64_t)f->freq * f->n >> shift) & 2047)]++] = a[i];
+    }
+    a = b, b = swap;
+  }
+  return a;
+}
+
+/* Arcs of all pieces; of one place the shorter first. rank: found numbers of the longer pieces. */
+static tfp_status tfpi_unigram_arcs(tfpi_lattices *u, const int32_t *rank) {
+  int64_t total = 0, i, k;
+  int32_t n;
+  u->first = (uint32_t *)tfpi_new(&u->arena, u->n_text + 1, sizeof *u->first);
+  if (u->ctx->status) return u->ctx->status;
+  for (i = 0; i < u->n_text; i++) u->first[i] = u->text[i] != 0;
+  for (i = u->n_chars; i < u->n_pieces; i++) {
+    const tfpi_substring *f = &u->found[rank[i - u->n_chars]];
+    for (k = f->low; k < f->low + f->freq; k++) u->first[u->order[k]]++;
+  }
+  for (i = 0; i < u->n_text; i++) {
+    const uint32_t here = u->first[i];
+    u->first[i] = (uint32_t)total;
+    total += here;
+  }
+  if (total > UINT32_MAX)
+    return tfpi_fail(u->ctx, TFP_ERR_UNSUPPORTED,
+                     "tfp_tokenizer_train_unigram: pieces at %i places of words; set max_words",
+                     total);
+  u->arc = (uint32_t *)tfpi_new(&u->arena, total, sizeof *u->arc);
+  if (u->ctx->status) return u->ctx->status;
+  for (i = 0; i < u->n_text; i++)
+    if (u->text[i]) {
+      const int32_t id = tfpi_alphabet_at(&u->alphabet, u->text[i])->id;
+      u->arc[u->first[i]++] = (uint32_t)id << TFPI_ARC_BITS | 1;
+    }
+  for (n = 2; n <= u->how.max_piece; n++)
+    for (i = u->n_chars; i < u->n_pieces; i++) {
+      const tfpi_substring *f = &u->found[rank[i - u->n_chars]];
+      if (f->n != n) continue;
+      for (k = f->low; k < f->low + f->freq; k++)
+        u->arc[u->first[u->order[k]]++] = (uint32_t)i << TFPI_ARC_BITS | (uint32_t)n;
+    }
+  memmove(u->first + 1, u->first, (size_t)u->n_text * sizeof *u->first);
+  u->first[0] = 0;
+  return TFP_OK;
+}
+
+/* What follows from the scores. */
+static void tfpi_unigram_scores(tfpi_lattices *u) {
+  double lowest = INFINITY;
+  int64_t i;
+  for (i = 0; i < u->n_pieces; i++) {
+    u->p[i] = exp(u->piece[i].score);
+    if (u->piece[i].score < lowest) lowest = u->piece[i].score;
+  }
+  u->unk_score = lowest - 10;
+  u->unk_p = exp(u->unk_score);
+}
+
+/* The first pieces: all characters, and the substrings of most occurrences times length. */
+static tfp_status tfpi_unigram_seed(tfpi_lattices *u) {
+  const int64_t found = tfpi_unigram_find(u);
+  const int64_t most = tfpi_max64(u->how.seed_size - u->n_chars, 1);
+  const int32_t *rank = u->ctx->status ? NULL : tfpi_unigram_rank(u, found);
+  tfpi_char_count **list = tfpi_alphabet_list(&u->alphabet, tfpi_by_count);
+  double sum = 0;
+  int64_t i;
+  u->n_pieces = u->n_chars + tfpi_min64(found, most);
+  u->piece = (tfpi_candidate *)tfpi_new(&u->arena, u->n_pieces, sizeof *u->piece);
+  u->p = (double *)tfpi_new(&u->arena, u->n_pieces, sizeof *u->p);
+  if (u->ctx->status) return u->ctx->status;
+  for (i = 0; i < u->n_chars; i++) {
+    list[i]->id = (int32_t)i;
+    u->piece[i].score = (double)list[i]->count;
+    u->piece[i].n = 1;
+  }
+  for (i = 0; i < u->n_text; i++)
+    if (u->text[i]) u->piece[tfpi_alphabet_at(&u->alphabet, u->text[i])->id].at = (int32_t)i;
+  for (i = u->n_chars; i < u->n_pieces; i++) {
+    const tfpi_substring *f = &u->found[rank[i - u->n_chars]];
+    u->piece[i].score = (double)f->freq * f->n;
+    u->piece[i].at = u->order[f->low], u->piece[i].n = f->n;
+  }
+  for (i = 0; i < u->n_pieces; i++) sum += u->piece[i].score;
+  for (i = 0; i < u->n_pieces; i++) u->piece[i].score = log(u->piece[i].score) - log(sum);
+  tfpi_unigram_scores(u);
+  return tfpi_unigram_arcs(u, rank);
+}
+
+/* Adds x*2^xe to *v * 2^*e. Exponents differ only in words of some dozens of pieces. */
+TFPI_INLINE void tfpi_scaled_add(double *v, int32_t *e, double x, int32_t xe) {
+  if (*v == 0) *v = x, *e = xe;
+  else *v += *e == xe ? x : ldexp(x, xe - *e);
+}
+TFPI_INLINE void tfpi_scaled_keep(double *v, int32_t *e) {
+  if (*v < 1e-90) *v = ldexp(*v, 300), *e -= 300;
+}
+
+/* Adds to sums how often each piece is expected in word w: forward and backward sums over all ways
+ * to cut it. */
+static void tfpi_expect_word(const tfpi_lattices *u, int64_t w, tfpi_cell *c, int64_t *sums) {
+  const uint32_t *first = u->first + u->start[w], *arc = u->arc;
+  const int32_t n = u->start[w + 1] - u->start[w] - 1;
+  double scale;
+  uint32_t k;
+  int32_t i;
+  for (i = 0; i <= n; i++) c[i].a = 0;
+  c[0].a = 1, c[0].ea = 0;
+  for (i = 0; i < n; i++) {
+    tfpi_scaled_keep(&c[i].a, &c[i].ea);
+    if (first[i] == first[i + 1] || (arc[first[i]] & 31) != 1)
+      tfpi_scaled_add(&c[i + 1].a, &c[i + 1].ea, c[i].a * u->unk_p, c[i].ea);
+    for (k = first[i]; k < first[i + 1]; k++) {
+      tfpi_cell *to = &c[i + (int32_t)(arc[k] & 31)];
+      tfpi_scaled_add(&to->a, &to->ea, c[i].a * u->p[arc[k] >> TFPI_ARC_BITS], c[i].ea);
+    }
+  }
+  scale = (double)u->count[w] * u->one / c[n].a;
+  c[n].b = 1, c[n].eb = 0;
+  for (i = n - 1; i >= 0; i--) {
+    const double left = c[i].a * scale;
+    c[i].b = 0;
+    if (first[i] == first[i + 1] || (arc[first[i]] & 31) != 1)
+      tfpi_scaled_add(&c[i].b, &c[i].eb, c[i + 1].b * u->unk_p, c[i + 1].eb);
+    for (k = first[i]; k < first[i + 1]; k++) {
+      const tfpi_cell *to = &c[i + (int32_t)(arc[k] & 31)];
+      const double right = u->p[arc[k] >> TFPI_ARC_BITS] * to->b;
+      const int32_t e = c[i].ea + to->eb - c[n].ea;
+      const double x = e ? ldexp(left * right, e) : left * right;
+      sums[arc[k] >> TFPI_ARC_BITS] += (int64_t)(x + 0.5);
+      tfpi_scaled_add(&c[i].b, &c[i].eb, right, to->eb);
+    }
+    tfpi_scaled_keep(&c[i].b, &c[i].eb);
+  }
+}
+
+/* Adds to sums the pieces of the best way to cut word w. */
+static void tfpi_best_word(const tfpi_lattices *u, int64_t w, tfpi_cell *c, int64_t *sums) {
+  const uint32_t *first = u->first + u->start[w], *arc = u->arc;
+  const int32_t n = u->start[w + 1] - u->start[w] - 1;
+  const uint32_t unk = (uint32_t)u->n_pieces << TFPI_ARC_BITS | 1;
+  uint32_t k;
+  int32_t i;
+  for (i = 1; i <= n; i++) c[i].a = -INFINITY;
+  c[0].a = 0;
+  for (i = 0; i < n; i++) {
+    for (k = first[i]; k < first[i + 1]; k++) {
+      tfpi_cell *to = &c[i + (int32_t)(arc[k] & 31)];
+      const double score = c[i].a + u->piece[arc[k] >> TFPI_ARC_BITS].score;
+      if (score > to->a) to->a = score, to->back = arc[k];
+    }
+    if ((first[i] == first[i + 1] || (arc[first[i]] & 31) != 1) &&
+        c[i].a + u->unk_score > c[i + 1].a)
+      c[i + 1].a = c[i].a + u->unk_score, c[i + 1].back = unk;
+  }
+  for (i = n; i > 0; i -= (int32_t)(c[i].back & 31))
+    sums[c[i].back >> TFPI_ARC_BITS] += u->count[w];
+}
+
+static void tfpi_expect_block(void *arg, int64_t block, int thread) {
+  tfpi_lattices *u = (tfpi_lattices *)arg;
+  int64_t w = block * TFPI_WORDS_BLOCK, end = tfpi_min64(w + TFPI_WORDS_BLOCK, u->n_words);
+  tfpi_cell *cells = u->cells + thread * (u->longest + 1);
+  for (; w < end; w++) tfpi_expect_word(u, w, cells, u->sums + thread * (u->n_pieces + 1));
+}
+static void tfpi_best_block(void *arg, int64_t block, int thread) {
+  tfpi_lattices *u = (tfpi_lattices *)arg;
+  int64_t w = block * TFPI_WORDS_BLOCK, end = tfpi_min64(w + TFPI_WORDS_BLOCK, u->n_words);
+  tfpi_cell *cells = u->cells + thread * (u->longest + 1);
+  for (; w < end; w++) tfpi_best_word(u, w, cells, u->sums + thread * (u->n_pieces + 1));
+}
+
+/* Sums over all words, in u->sums[0, pieces]. */
+static void tfpi_unigram_sum(tfpi_lattices *u, tfpi_task fn) {
+  const int64_t n = u->n_pieces + 1;
+  int64_t i;
+  int t;
+  memset(u->sums, 0, (size_t)(n * u->ctx->threads) * sizeof *u->sums);
+  tfpi_parallel(u->ctx, tfpi_ceil_div(u->n_words, TFPI_WORDS_BLOCK), fn, u);
+  for (t = 1; t < u->ctx->threads; t++)
+    for (i = 0; i < n; i++) u->sums[i] += u->sums[t * n + i];
+}
+
+/* Drops the pieces whose map is -1, and gives the others their new numbers. */
+static void tfpi_unigram_drop(tfpi_lattices *u, int64_t left) {
+  uint32_t from = 0, out = 0;
+  int64_t i;
+  for (i = 0; i < u->n_text; i++) {
+    const uint32_t end = u->first[i + 1];
+    u->first[i] = out;
+    for (; from < end; from++) {
+      const int32_t to = u->map[u->arc[from] >> TFPI_ARC_BITS];
+      if (to >= 0) u->arc[out++] = (uint32_t)to << TFPI_ARC_BITS | (u->arc[from] & 31);
+    }
+  }
+  u->first[u->n_text] = out;
+  u->n_pieces = left;
+}
+
+/* The derivative of log gamma(x), x > 0. */
+static double tfpi_digamma(double x) {
+  double sum = 0, y;
+  for (; x < 10; x++) sum -= 1 / x;
+  y = 1 / (x * x);
+  return sum + log(x) - 0.5 / x -
+         y * (1.0 / 12 - y * (1.0 / 120 - y * (1.0 / 252 - y * (1.0 / 240 - y / 132))));
+}
+
+/* One round of EM. A piece that is expected less than half a time goes; the digamma function in
+ * place of the logarithm makes rare ones rarer. */
+static void tfpi_unigram_em(tfpi_lattices *u) {
+  double sum = 0, log_sum;
+  int64_t i, left = 0;
+  tfpi_unigram_sum(u, tfpi_expect_block);
+  for (i = 0; i < u->n_pieces; i++) {
+    const double expected = (double)u->sums[i] / u->one;
+    u->map[i] = expected < 0.5 ? -1 : (int32_t)left;
+    if (u->map[i] < 0) continue;
+    sum += expected;
+    u->piece[left] = u->piece[i];
+    u->piece[left++].score = expected;
+  }
+  log_sum = tfpi_digamma(sum);
+  for (i = 0; i < left; i++) u->piece[i].score = tfpi_digamma(u->piece[i].score) - log_sum;
+  tfpi_unigram_drop(u, left);
+  tfpi_unigram_scores(u);
+}
+
+/* loss[i]: how much likelihood goes if piece i is cut in its second best way; INFINITY: it stays;
+ * -INFINITY: nothing needs it. */
+static void tfpi_loss_of_piece(tfpi_lattices *u, int64_t id) {
+  const tfpi_candidate *piece = &u->piece[id];
+  const uint32_t *first = u->first + piece->at, *arc = u->arc;
+  const double freq = (double)u->sums[id];
+  tfpi_cell c[32];
+  double log_sum, was, now = 0;
+  uint32_t k;
+  int32_t i, n = 0;
+  u->loss[id] = INFINITY;
+  if (piece->n == 1) return;
+  for (i = 1; i <= piece->n; i++) c[i].a = -INFINITY;
+  c[0].a = 0;
+  for (i = 0; i < piece->n; i++) {
+    for (k = first[i]; k < first[i + 1]; k++) {
+      const int32_t to = i + (int32_t)(arc[k] & 31);
+      double score;
+      if (to > piece->n || (int64_t)(arc[k] >> TFPI_ARC_BITS) == id) continue;
+      score = c[i].a + u->piece[arc[k] >> TFPI_ARC_BITS].score;
+      if (score > c[to].a) c[to].a = score, c[to].back = arc[k];
+    }
+    if ((first[i] == first[i + 1] || (arc[first[i]] & 31) != 1) &&
+        c[i].a + u->unk_score > c[i + 1].a) {
+      c[i + 1].a = c[i].a + u->unk_score;
+      c[i + 1].back = (uint32_t)u->n_pieces << TFPI_ARC_BITS | 1;
+    }
+  }
+  if (u->sums[id] == 0) u->loss[id] = -INFINITY;
+  if (u->sums[id] == 0 || c[piece->n].a > piece->score) return;
+  for (i = piece->n; i > 0; i -= (int32_t)(c[i].back & 31)) n++;
+  log_sum = log(u->sum_freq + freq * (n - 1));
+  for (i = piece->n; i > 0; i -= (int32_t)(c[i].back & 31))
+    now += log((double)u->sums[c[i].back >> TFPI_ARC_BITS] + freq) - log_sum;
+  was = log(freq) - log(u->sum_freq);
+  u->loss[id] = freq / u->total_freq * (was - now);
+}
+static void tfpi_loss_block(void *arg, int64_t block, int thread) {
+  tfpi_lattices *u = (tfpi_lattices *)arg;
+  int64_t i = block * TFPI_WORDS_BLOCK, end = tfpi_min64(i + TFPI_WORDS_BLOCK, u->n_pieces);
+  (void)thread;
+  for (; i < end; i++) tfpi_loss_of_piece(u, i);
+}
+
+typedef struct tfpi_final { double score; int64_t number; uint32_t c; int32_t at, n; } tfpi_final;
+static int tfpi_by_score(const void *a, const void *b) {
+  const tfpi_final *x = (const tfpi_final *)a, *y = (const tfpi_final *)b;
+  if (x->score != y->score) return x->score > y->score ? -1 : 1;
+  return x->number < y->number ? -1 : x->number > y->number;
+}
+
+/* Keeps what must stay, then those whose loss is largest, down to a share of the pieces. As in the
+ * reference the unknown counts as a piece. */
+static tfp_status tfpi_unigram_prune(tfpi_lattices *u) {
+  const int64_t size = tfpi_max64(u->vocab_size * 11 / 10,
+                                  (int64_t)((double)(u->n_pieces + 1) * u->how.shrink));
+  tfpi_final *item, **list;
+  tfpi_candidate *moved;
+  tfpi_arena work;
+  int64_t i, left = 0, n = 0;
+  tfpi_unigram_sum(u, tfpi_best_block);
+  u->sum_freq = 0;
+  for (i = 0; i <= u->n_pieces; i++) u->sum_freq += (double)u->sums[i];
+  tfpi_parallel(u->ctx, tfpi_ceil_div(u->n_pieces, TFPI_WORDS_BLOCK), tfpi_loss_block, u);
+  tfpi_arena_open(u->ctx, &work);
+  item = (tfpi_final *)tfpi_new(&work, u->n_pieces, sizeof *item);
+  list = (tfpi_final **)tfpi_new(&work, u->n_pieces, sizeof *list);
+  moved = (tfpi_candidate *)tfpi_new(&work, u->n_pieces, sizeof *moved);
+  if (!u->ctx->status) {
+    for (i = 0; i < u->n_pieces; i++) {
+      u->map[i] = u->loss[i] == INFINITY ? (int32_t)left++ : -1;
+      if (u->map[i] >= 0) moved[u->map[i]] = u->piece[i];
+      else if (u->loss[i] > -INFINITY)
+        item[n].score = u->loss[i], item[n].number = i, list[n] = &item[n], n++;
+    }
+    tfpi_sort((void **)list, n, tfpi_by_score);
+    for (i = 0; i < n && left + 1 < size; i++) {
+      moved[left] = u->piece[list[i]->number];
+      u->map[list[i]->number] = (int32_t)left++;
+    }
+    memcpy(u->piece, moved, (size_t)left * sizeof *moved);
+    tfpi_unigram_drop(u, left);
+    tfpi_unigram_scores(u);
+  }
+  tfpi_arena_close(&work);
+  return u->ctx->status;
+}
+
+/* The vocabulary of `room` pieces in *out, by score: all characters, then pieces in the order they
+ * have. Returns how many there are. */
+static int64_t tfpi_unigram_finish(tfpi_lattices *u, int64_t room, tfpi_final ***out) {
+  tfpi_char_count **chars = tfpi_alphabet_list(&u->alphabet, tfpi_by_char);
+  tfpi_final *item = (tfpi_final *)tfpi_new(&u->arena, u->n_chars + u->n_pieces, sizeof *item);
+  tfpi_final **list = (tfpi_final **)tfpi_new(&u->arena, u->n_chars + u->n_pieces, sizeof *list);
+  double lowest = u->unk_score + 10;
+  int64_t i, n = 0;
+  if (u->ctx->status) return 0;
+  for (i = 0; i < u->n_chars; i++) chars[i]->id = -1;
+  for (i = 0; i < u->n_pieces; i++)
+    if (u->piece[i].n == 1)
+      tfpi_alphabet_at(&u->alphabet, u->text[u->piece[i].at])->id = (int32_t)i;
+  for (i = 0; i < u->n_chars; i++, n++) {
+    item[n].c = chars[i]->c;
+    item[n].score = chars[i]->id >= 0 ? u->piece[chars[i]->id].score : lowest;
+    if (chars[i]->id < 0) lowest += 0.0001;
+  }
+  for (i = 0; i < u->n_pieces && n < room; i++) {
+    if (u->piece[i].n == 1) continue;
+    item[n].score = u->piece[i].score, item[n].at = u->piece[i].at, item[n].n = u->piece[i].n;
+    n++;
+  }
+  for (i = 0; i < n; i++) item[i].number = i, list[i] = &item[i];
+  tfpi_sort((void **)list, n, tfpi_by_score);
+  *out = list;
+  return n;
+}
+
+/* EM and pruning, until few enough pieces are left. */
+static tfp_status tfpi_unigram_train(tfpi_lattices *u) {
+  const int threads = u->ctx->threads;
+  int64_t i, before;
+  int round;
+  if (tfpi_unigram_seed(u)) return u->ctx->status;
+  tfpi_arena_close(&u->seeding);
+  tfpi_arena_open(u->ctx, &u->seeding);
+  u->sums = (int64_t *)tfpi_new(&u->arena, (u->n_pieces + 1) * threads, sizeof *u->sums);
+  u->cells = (tfpi_cell *)tfpi_new(&u->arena, (u->longest + 1) * threads, sizeof *u->cells);
+  u->loss = (double *)tfpi_new(&u->arena, u->n_pieces, sizeof *u->loss);
+  u->map = (int32_t *)tfpi_new(&u->arena, u->n_pieces, sizeof *u->map);
+  if (u->ctx->status) return u->ctx->status;
+  for (u->one = 1; u->one * (double)u->weight < 2e18 && u->one < 1e12;) u->one *= 2;
+  for (i = 0; i < u->n_words; i++) u->total_freq += (double)u->count[i];
+  for (;;) {
+    for (round = 0; round < u->how.rounds; round++) tfpi_unigram_em(u);
+    before = u->n_pieces;
+    if (before + 1 <= u->vocab_size * 11 / 10) return TFP_OK;
+    if (tfpi_unigram_prune(u) || u->n_pieces == before) return u->ctx->status;
+  }
+}
+
+/* T5's stages with NFKC in the place of its table: words are cut at white space, and each begins
+ * with U+2581. */
+static void tfpi_stages_t5(tfp_tokenizer *tok) {
+  static const char *const mark = "\xE2\x96\x81";
+  tfpi_stage_spec *st;
+  tok->model = TFPI_MODEL_UNIGRAM, tok->pre = TFPI_PRE_STAGES, tok->prefix = "";
+  tfpi_stage_add(tok, &tok->norms, TFPI_NORM_NFKC);
+  tfpi_stage_add(tok, &tok->pres, TFPI_CUT_SPACES);
+  st = tfpi_stage_add(tok, &tok->pres, TFPI_CUT_METASPACE);
+  st->flag[0] = 2, st->flag[1] = 1, st->to = mark, st->to_n = 3;
+  st = tfpi_stage_add(tok, &tok->decs, TFPI_DEC_METASPACE);
+  st->flag[0] = 2, st->flag[1] = 1, st->to = mark, st->to_n = 3;
+}
+
+/* Enters the pieces with their scores, then the rest of the special tokens. */
+static tfp_status tfpi_unigram_enter(tfp_tokenizer *tok, tfpi_lattices *u, int64_t room,
+                                     tfp_special_style style, int first) {
+  tfpi_final **list = NULL;
+  const int64_t n = tfpi_unigram_finish(u, room, &list);
+  int64_t i;
+  for (i = 0; i < n && !u->ctx->status; i++) {
+    char text[128];
+    size_t bytes = 0;
+    int32_t k;
+    if (!list[i]->n) bytes = (size_t)tfp_utf8_encode(list[i]->c, text);
+    for (k = 0; k < list[i]->n; k++)
+      bytes += (size_t)tfp_utf8_encode(u->text[list[i]->at + k], text + bytes);
+    if (tfpi_token_find(tok, text, bytes, "", 0) >= 0) continue; /* a special token's text */
+    tok->scores[tok->size] = list[i]->score;
+    tfpi_token_add(tok, tok->size, text, bytes, "", 0, TFPI_IN_MODEL);
+  }
+  return u->ctx->status ? u->ctx->status : tfpi_style_add(tok, style, first, 256);
+}
+
+static tfp_status tfpi_unigram_learn(tfp_tokenizer *tok, tfpi_lattices *u, const tfpi_counter *from,
+                                     tfp_special_style style) {
+  const int64_t specials = tfpi_style_count(style), room = u->vocab_size - specials;
+  const int first = tfpi_style_first(style);
+  if (tfpi_style_add(tok, style, 0, first) || tfpi_unigram_text(u, from)) return u->ctx->status;
+  if (u->n_chars > room)
+    return tfpi_fail(u->ctx, TFP_ERR_ARG,
+                     "%s: vocab_size %i is too small for %i special tokens and %d characters",
+                     from->who, u->vocab_size, specials, (int)u->n_chars);
+  if (tfpi_unigram_train(u) || tfpi_unigram_enter(tok, u, room, style, first))
+    return u->ctx->status;
+  return tfpi_unigram_ready(tok, tfp_token_id(tok, style == TFP_SPECIALS_BERT ? "[UNK]" : "<unk>"));
+}
+
+TFP_API tfp_tokenizer *tfp_tokenizer_train_unigram(tfp_ctx *ctx, const char *const *paths, int n,
+                                                   int64_t vocab_size, tfp_special_style style,
+                                                   const tfp_unigram_options *options) {
+  const char *who = "tfp_tokenizer_train_unigram";
+  tfp_tokenizer *tok, *cutter;
+  tfpi_counter c;
+  tfpi_lattices u;
+  if (tfpi_check_style(ctx, style, who) || tfpi_check_paths(ctx, paths, n, who)) return NULL;
+  memset(&u, 0, sizeof u);
+  if (options) u.how = *options;
+  if (!u.how.seed_size) u.how.seed_size = 1000000;
+  if (u.how.shrink == 0) u.how.shrink = 0.75;
+  if (!u.how.rounds) u.how.rounds = 2;
+  if (!u.how.max_piece) u.how.max_piece = 16;
+  if (style == TFP_SPECIALS_NONE || style == TFP_SPECIALS_GPT2)
+    tfpi_fail(ctx, TFP_ERR_ARG, "%s: the style of special tokens has none for the unknown", who);
+  if (vocab_size <= tfpi_style_count(style) || vocab_size > TFPI_MAX_TOKENS)
+    tfpi_fail(ctx, TFP_ERR_ARG, "%s: vocab_size %i is not in %d to %d", who, vocab_size,
+              tfpi_style_count(style) + 1, (int)TFPI_MAX_TOKENS);
+  if (u.how.max_words < 0 || u.how.seed_size < 1 || u.how.seed_size > TFPI_MAX_TOKENS ||
+      !(u.how.shrink > 0 && u.how.shrink < 1) || u.how.rounds < 1 || u.how.rounds > 1000 ||
+      u.how.max_piece < 1 || u.how.max_piece > 31)
+    tfpi_fail(ctx, TFP_ERR_ARG, "%s: max_words %i, seed_size %i, shrink %g, rounds %d or max_piece "
+              "%d is out of range", who, u.how.max_words, u.how.seed_size, u.how.shrink,
+              u.how.rounds, u.how.max_piece);
+  tok = ctx->status ? NULL : tfpi_tokenizer_new(ctx, vocab_size);
+  if (!tok) return NULL;
+  tfpi_stages_t5(tok);
+  tok->scores = (double *)tfpi_new(tok->arena, vocab_size, sizeof *tok->scores);
+  u.ctx = ctx, u.vocab_size = vocab_size;
+  tfpi_counter_open(ctx, &c, who, u.how.max_words);
+  tfpi_arena_open(ctx, &u.arena);
+  tfpi_arena_open(ctx, &u.seeding);
+  tfpi_alphabet_open(ctx, &u.alphabet);
+  cutter = ctx->status ? NULL : tfpi_cutter(tok);
+  if (cutter && !tfpi_count_files(&c, cutter, paths, n)) tfpi_unigram_learn(tok, &u, &c, style);
+  tfpi_counter_close(&c);
+  tfp_tokenizer_free(cutter);
+  tfpi_alphabet_close(&u.alphabet);
+  tfpi_arena_close(&u.seeding);
+  tfpi_arena_close(&u.arena);
   if (!ctx->status) return tfpi_tokenizer_finish(tok, style);
   tfp_tokenizer_free(tok);
   return NULL;
