@@ -722,25 +722,38 @@ static void tokenizer_stages(void) {
 #define BERT(a, b, c, d)                                                                          \
   "{\"type\":\"BertNormalizer\",\"clean_text\":" a ",\"handle_chinese_chars\":" b                  \
   ",\"strip_accents\":" c ",\"lowercase\":" d "}"
-  static const struct { const char *norm, *pre, *text, *want; } cases[] = {
-      {BERT("true", "true", "null", "true"), SPACES, "A\tB\x01\xC3\x89\xE4\xB8\xADx", "a|be|\xE4\xB8\xAD|x"},
-      {BERT("true", "true", "null", "false"), SPACES, "A\tB\x01\xC3\x89\xE4\xB8\xADx", "A|B\xC3\x89|\xE4\xB8\xAD|x"},
-      {BERT("false", "false", "false", "true"), "", "A\xC3\x89\xE4\xB8\xAD", "a\xC3\xA9\xE4\xB8\xAD"},
+  static const struct { const char *norm, *pre, *text, *want;
+  } cases[] = {
+      {BERT("true", "true", "null", "true"), SPACES, "A\tB\x01\xC3\x89\xE4\xB8\xADx",
+       "a|be|\xE4\xB8\xAD|x"},
+      {BERT("true", "true", "null", "false"), SPACES, "A\tB\x01\xC3\x89\xE4\xB8\xADx",
+       "A|B\xC3\x89|\xE4\xB8\xAD|x"},
+      {BERT("false", "false", "false", "true"), "", "A\xC3\x89\xE4\xB8\xAD",
+       "a\xC3\xA9\xE4\xB8\xAD"},
       {BERT("true", "false", "true", "false"), "", "A\xC3\x89\x0B\xC2\xA0z", "AE z"},
       {"{\"type\":\"NFC\"}", "", "e\xCC\x81x", "\xC3\xA9x"},
       {"{\"type\":\"NFD\"}", "", "\xC3\xA9x", "e\xCC\x81x"},
       {"{\"type\":\"NFKC\"}", "", "\xEF\xBC\xA1\xEF\xAC\x81", "Afi"},
       {"{\"type\":\"NFKD\"}", "", "\xEF\xBC\xA1\xC3\xA9", "Ae\xCC\x81"},
       {"{\"type\":\"Lowercase\"}", "", "AbC\xC3\x89\xC4\xB0", "abc\xC3\xA9i\xCC\x87"},
-      {SEQ2("normalizers", "{\"type\":\"NFD\"}", "{\"type\":\"StripAccents\"}"), "", "\xC3\xA9\xC3\x89", "eE"},
-      {"{\"type\":\"Strip\",\"strip_left\":true,\"strip_right\":false}", "", " \xE3\x80\x80" "a b ", "a b "},
+      {SEQ2("normalizers", "{\"type\":\"NFD\"}", "{\"type\":\"StripAccents\"}"), "",
+       "\xC3\xA9\xC3\x89", "eE"},
+      {"{\"type\":\"Strip\",\"strip_left\":true,\"strip_right\":false}", "",
+       " \xE3\x80\x80"
+       "a b ",
+       "a b "},
       {"{\"type\":\"Strip\",\"strip_left\":false,\"strip_right\":true}", "", " a \xC2\xA0", " a"},
       {"{\"type\":\"Strip\",\"strip_left\":true,\"strip_right\":true}", "", "  \n ", ""},
-      {"{\"type\":\"Replace\",\"pattern\":{\"String\":\"ab\"},\"content\":\"X\"}", "", "aabab", "aXX"},
-      {"{\"type\":\"Replace\",\"pattern\":{\"Regex\":\" {2,}\"},\"content\":\"_\"}", "", " a  b   c", " a_b_c"},
+      {"{\"type\":\"Replace\",\"pattern\":{\"String\":\"ab\"},\"content\":\"X\"}", "", "aabab",
+       "aXX"},
+      {"{\"type\":\"Replace\",\"pattern\":{\"Regex\":\" {2,}\"},\"content\":\"_\"}", "",
+       " a  b   c", " a_b_c"},
       {"{\"type\":\"Prepend\",\"prepend\":\"_\"}", "", "a b", "_a b"},
       {"{\"type\":\"Prepend\",\"prepend\":\"_\"}", "", "", ""},
-      {"", SPACES, " ab\xE3\x80\x80" "c  d\n", "ab|c|d"},
+      {"", SPACES,
+       " ab\xE3\x80\x80"
+       "c  d\n",
+       "ab|c|d"},
       {"", "{\"type\":\"Whitespace\"}", "it's a_1 \xC2\xB2!? ", "it|'|s|a_1|\xC2\xB2!?"},
       {"", "{\"type\":\"BertPreTokenizer\"}", " a.b,, $c ", "a|.|b|,|,|$|c"},
       {"", "{\"type\":\"Punctuation\",\"behavior\":\"Isolated\"}", "a!!b", "a|!|!|b"},
@@ -754,14 +767,23 @@ static void tokenizer_stages(void) {
       {"", TEXT_SPLIT("-", "Removed", "true"), "a--b-", "-|-|-"},
       {"", TEXT_SPLIT(" ", "MergedWithPrevious", "false"), "a  b c", "a | |b |c"},
       {"", TEXT_SPLIT(" ", "MergedWithNext", "false"), "a  b c", "a| | b| c"},
-      {"", SEQ2("pretokenizers", SPACES, "{\"type\":\"Digits\",\"individual_digits\":true}"), "a1 b", "a|1|b"},
-      {"", "{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\"always\"}", "a  b", "_a|_|_b"},
-      {"", "{\"type\":\"Metaspace\",\"replacement\":\"_\",\"add_prefix_space\":true}", "a b", "_a|_b"},
-      {"", "{\"type\":\"Metaspace\",\"replacement\":\"_\",\"add_prefix_space\":false}", "a b", "a|_b"},
-      {"", "{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\"never\",\"split\":false}", "a b", "a_b"},
-      {"", "{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\"first\"}", " a", "_a"}};
-  static const char more[] = ",\"\xC3\xA9\":200,\"\xC3\x89\":201,\"\xE4\xB8\xAD\":202,\"\xCC\x81\":203,\"\xCC\x87\":204,"
-                             "\"\xC2\xB2\":205";
+      {"", SEQ2("pretokenizers", SPACES, "{\"type\":\"Digits\",\"individual_digits\":true}"),
+       "a1 b", "a|1|b"},
+      {"", "{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\"always\"}", "a  b",
+       "_a|_|_b"},
+      {"", "{\"type\":\"Metaspace\",\"replacement\":\"_\",\"add_prefix_space\":true}", "a b",
+       "_a|_b"},
+      {"", "{\"type\":\"Metaspace\",\"replacement\":\"_\",\"add_prefix_space\":false}", "a b",
+       "a|_b"},
+      {"",
+       "{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\"never\",\"split\":"
+       "false}",
+       "a b", "a_b"},
+      {"", "{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\"first\"}", " a",
+       "_a"}};
+  static const char more[] =
+      ",\"\xC3\xA9\":200,\"\xC3\x89\":201,\"\xE4\xB8\xAD\":202,\"\xCC\x81\":203,\"\xCC\x87\":204,"
+      "\"\xC2\xB2\":205";
   tfp_ctx *ctx = tfp_create(NULL);
   char dir[256];
   size_t i;
@@ -814,9 +836,9 @@ static void tokenizer_added_tokens(void) {
   tfp_destroy(ctx);
 }
 
-static const char piece_vocab[] =
-    "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nun\n##aff\n##able\nhello\nworld\n!\n##s\ncafe\n\xE4\xB8\xAD\n"
-    "\xE6\x96\x87\n'\ns\n,\nHello\n";
+static const char piece_vocab[] = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nun\n##aff\n##"
+                                  "able\nhello\nworld\n!\n##s\ncafe\n\xE4\xB8\xAD\n"
+                                  "\xE6\x96\x87\n'\ns\n,\nHello\n";
 static void tokenizer_wordpiece(void) {
   tfp_ctx *ctx = tfp_create(NULL);
   static char word[300];
@@ -827,10 +849,12 @@ static void tokenizer_wordpiece(void) {
   put_text(test_path("vocab.txt"), piece_vocab);
   t = tfp_tokenizer_load(ctx, dir);
   OK(ctx);
-  CHECK(tfp_tokenizer_type(t) == TFP_TOKENIZER_WORDPIECE && !strcmp(tfp_tokenizer_name(t), "wordpiece"));
+  CHECK(tfp_tokenizer_type(t) == TFP_TOKENIZER_WORDPIECE &&
+        !strcmp(tfp_tokenizer_name(t), "wordpiece"));
   specials_are(tfp_tokenizer_specials(t), -1, -1, 0, 1, 2, 3, 4);
   IDS(t, "unaffable Hello", TFP_ADD_SPECIAL, 2, 5, 6, 7, 8, 3);
-  IDS(t, "worlds, caf\xC3\xA9 cafe\xCC\x81\xE4\xB8\xAD\xE6\x96\x87!", 0, 9, 11, 17, 12, 12, 13, 14, 10);
+  IDS(t, "worlds, caf\xC3\xA9 cafe\xCC\x81\xE4\xB8\xAD\xE6\x96\x87!", 0, 9, 11, 17, 12, 12, 13, 14,
+      10);
   IDS(t, "unx un [MASK]", TFP_PARSE_SPECIAL, 1, 5, 4);
   IDS(t, "[MASK]", 0, 1, 1, 1);
   memset(word, 'u', 99), memcpy(word + 99, "n", 2);
@@ -839,13 +863,15 @@ static void tokenizer_wordpiece(void) {
   CHECK(types[2] == 0 && types[3] == 1 && types[5] == 1 && ids[5] == 3);
   IDS(t, "hello's", 0, 8, 15, 16);
   CHECK(tfp_encode(t, "unaffable, hello's", 18, TFP_ADD_SPECIAL, ids, 64) == 9);
-  CHECK(tfp_decode(t, ids, 9, TFP_SKIP_SPECIAL, text, 128) == 20 && !strcmp(text, "unaffable, hello ' s"));
+  CHECK(tfp_decode(t, ids, 9, TFP_SKIP_SPECIAL, text, 128) == 20 &&
+        !strcmp(text, "unaffable, hello ' s"));
   CHECK(tfp_token_bytes(t, 6, NULL)[0] == 'a');
   words_are(t, "worlds caf\xC3\xA9", 0, 1, "world 0-5 ##s 5-6 |cafe 7-12 ", __LINE__);
   SAME(t, "Un caf\xC3\xA9 hello [SEP] \xE4\xB8\xAD");
   test_dir();
   put_text(test_path("vocab.txt"), piece_vocab);
-  put_text(test_path("tokenizer_config.json"), "{\"do_lower_case\":false,\"clean_up_tokenization_spaces\":true}");
+  put_text(test_path("tokenizer_config.json"),
+           "{\"do_lower_case\":false,\"clean_up_tokenization_spaces\":true}");
   cased = tfp_tokenizer_load(ctx, dir);
   OK(ctx);
   IDS(cased, "Hello hello caf\xC3\xA9", 0, 18, 8, 1);
@@ -856,10 +882,12 @@ static void tokenizer_wordpiece(void) {
   tfp_destroy(ctx);
 }
 
-#define PIECES                                                                                    \
-  "[\"<pad>\",0],[\"</s>\",0],[\"<unk>\",0],[\"\xE2\x96\x81\",-2],[\"a\",-3],[\"b\",-3.5],"         \
-  "[\"ab\",-4],[\"\xE2\x96\x81" "a\",-4.5],[\"bb\",-9]"
-#define METASPACE "{\"type\":\"Metaspace\",\"replacement\":\"\xE2\x96\x81\",\"prepend_scheme\":\"always\"}"
+#define PIECES                                                                                     \
+  "[\"<pad>\",0],[\"</s>\",0],[\"<unk>\",0],[\"\xE2\x96\x81\",-2],[\"a\",-3],[\"b\",-3.5],"        \
+  "[\"ab\",-4],[\"\xE2\x96\x81"                                                                    \
+  "a\",-4.5],[\"bb\",-9]"
+#define METASPACE                                                                                  \
+  "{\"type\":\"Metaspace\",\"replacement\":\"\xE2\x96\x81\",\"prepend_scheme\":\"always\"}"
 static void tokenizer_unigram(void) {
   static const char model[] = "{\"type\":\"Unigram\",\"unk_id\":2,\"vocab\":[" PIECES "]}";
   static made fall;
@@ -871,13 +899,15 @@ static void tokenizer_unigram(void) {
   snprintf(dir, sizeof dir, "%s", test_dir());
   t = load_made(ctx, dir, "", "", METASPACE, METASPACE, model);
   OK(ctx);
-  CHECK(tfp_tokenizer_type(t) == TFP_TOKENIZER_UNIGRAM && !strcmp(tfp_tokenizer_name(t), "unigram"));
+  CHECK(tfp_tokenizer_type(t) == TFP_TOKENIZER_UNIGRAM &&
+        !strcmp(tfp_tokenizer_name(t), "unigram"));
   IDS(t, "ab", 0, 3, 6);        /* -2-4 beats -2-3-3.5 and -4.5-3.5 */
   IDS(t, "a", 0, 7);            /* -4.5 beats -2-3 */
   IDS(t, "abb aab", 0, 3, 6, 5, 7, 6);
   IDS(t, "axyzb", 0, 7, 2, 5);  /* unknown neighbours are one */
   CHECK(tfp_encode(t, "", 0, 0, NULL, 0) == 0);
-  words_are(t, "ab xyb", 0, 1, "\xE2\x96\x81 0-1 ab 0-2 |\xE2\x96\x81 2-3 <unk> 3-5 b 5-6 ", __LINE__);
+  words_are(t, "ab xyb", 0, 1, "\xE2\x96\x81 0-1 ab 0-2 |\xE2\x96\x81 2-3 <unk> 3-5 b 5-6 ",
+            __LINE__);
   ids[0] = 7, ids[1] = 3, ids[2] = 6;
   CHECK(tfp_decode(t, ids, 3, 0, text, 64) == 4 && !strcmp(text, "a ab"));
   CHECK(!memcmp(tfp_token_bytes(t, 7, NULL), " a", 2));
@@ -890,10 +920,12 @@ static void tokenizer_unigram(void) {
     make(&fall, "%s", one);
   }
   make(&fall, "]}%s", "");
-  t = load_made(ctx, dir, "", "", METASPACE,
-                "{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\",\"pattern\":{\"String\":"
-                "\"\xE2\x96\x81\"},\"content\":\" \"},{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"},"
-                "{\"type\":\"Strip\",\"content\":\" \",\"start\":1,\"stop\":0}]}", fall.at);
+  t = load_made(
+      ctx, dir, "", "", METASPACE,
+      "{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\",\"pattern\":{\"String\":"
+      "\"\xE2\x96\x81\"},\"content\":\" \"},{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"},"
+      "{\"type\":\"Strip\",\"content\":\" \",\"start\":1,\"stop\":0}]}",
+      fall.at);
   OK(ctx);
   IDS(t, "a\xC3\xA9", 0, 7, 9 + 0xC3, 9 + 0xA9);
   ids[0] = 7, ids[1] = 9 + 0xC3, ids[2] = 9 + 0xA9, ids[3] = 9 + 0xFF, ids[4] = 4;
@@ -907,7 +939,8 @@ static void tokenizer_unigram(void) {
 static void tokenizer_bpe_options(void) {
   static const char model[] =
       "{\"type\":\"BPE\",\"unk_token\":\"<u>\",\"fuse_unk\":true,\"end_of_word_suffix\":\"</w>\","
-      "\"continuing_subword_prefix\":\"@\",\"vocab\":{\"<u>\":0,\"a\":1,\"@b\":2,\"@b</w>\":3,\"a</w>\":4,"
+      "\"continuing_subword_prefix\":\"@\",\"vocab\":{\"<u>\":0,\"a\":1,\"@b\":2,\"@b</w>\":3,\"a</"
+      "w>\":4,"
       "\"ab</w>\":5,\"ab\":6},\"merges\":[[\"a\",\"@b</w>\"],[\"a\",\"@b\"]]}";
   tfp_ctx *ctx = tfp_create(NULL);
   char dir[256], text[64];
@@ -947,11 +980,13 @@ static void tokenizer_spans(void) {
   CHECK(tfp_encode_spans(t, "hello world", 11, "world hello", 11, &d, s, 32) == 5);
   CHECK(s[1].id == 8 && s[3].id == 9);
   d.max_length = 4, d.from_left = 1;
-  CHECK(tfp_encode_spans(t, "hello world !", 13, NULL, 0, &d, s, 32) == 4 && s[1].id == 9 && s[2].id == 10);
+  CHECK(tfp_encode_spans(t, "hello world !", 13, NULL, 0, &d, s, 32) == 4 && s[1].id == 9 &&
+        s[2].id == 10);
   d.from_left = 0, d.stride = 1;
   CHECK(tfp_encode_spans(t, "hello world !", 13, NULL, 0, &d, s, 32) == 4 && s[2].id == 9);
   d.window = 1;
-  CHECK(tfp_encode_spans(t, "hello world !", 13, NULL, 0, &d, s, 32) == 4 && s[1].id == 9 && s[2].id == 10);
+  CHECK(tfp_encode_spans(t, "hello world !", 13, NULL, 0, &d, s, 32) == 4 && s[1].id == 9 &&
+        s[2].id == 10);
   d.window = 2;
   CHECK(tfp_encode_spans(t, "hello world !", 13, NULL, 0, &d, s, 32) == 0);
   d.window = 0, d.stride = 2;
@@ -1045,10 +1080,12 @@ static void tokenizer_spiece(void) {
   CHECK(tfp_tokenizer_specials(t).sentinel0 == 108 && tfp_tokenizer_specials(t).sentinels == 100);
   CHECK(tfp_tokenizer_specials(t).sentinel_step == -1);
   specials_are(tfp_tokenizer_specials(t), -1, 1, 0, 2, -1, -1, -1);
-  IDS(t, " ab  a\n<extra_id_1>xy<x>", TFP_ADD_SPECIAL | TFP_PARSE_SPECIAL, 3, 6, 7, 107, 3, 2, 8, 1);
+  IDS(t, " ab  a\n<extra_id_1>xy<x>", TFP_ADD_SPECIAL | TFP_PARSE_SPECIAL, 3, 6, 7, 107, 3, 2, 8,
+      1);
   SAME(t, "ab a b <extra_id_7> z");
   test_dir();
-  put_text(test_path("tokenizer_config.json"), "{\"extra_ids\":3,\"tokenizer_class\":\"T5Tokenizer\"}");
+  put_text(test_path("tokenizer_config.json"),
+           "{\"extra_ids\":3,\"tokenizer_class\":\"T5Tokenizer\"}");
   put_bytes(path, m.at, m.n);
   t = tfp_tokenizer_load(ctx, dir);
   CHECK(t && tfp_vocab_size(t) == 12);
@@ -1087,7 +1124,11 @@ static void tokenizer_spiece(void) {
 
 /* Files of the new kinds that contradict themselves, or want much. */
 static void tokenizer_hostile_models(void) {
-  static const struct { const char *norm, *model; tfp_status status; const char *words; } cases[] = {
+  static const struct {
+    const char *norm, *model;
+    tfp_status status;
+    const char *words;
+  } cases[] = {
       {"", "{\"type\":\"Unigram\",\"vocab\":[]}", TFP_ERR_FORMAT, "list of pieces"},
       {"", "{\"type\":\"Unigram\",\"vocab\":{}}", TFP_ERR_FORMAT, "list of pieces"},
       {"", "{\"type\":\"Unigram\",\"vocab\":[[\"a\"]]}", TFP_ERR_FORMAT, "piece 0"},
@@ -1096,19 +1137,26 @@ static void tokenizer_hostile_models(void) {
       {"", "{\"type\":\"Unigram\",\"vocab\":[[\"a\",-1],[\"a\",-2]]}", TFP_ERR_FORMAT, "twice"},
       {"", "{\"type\":\"Unigram\",\"vocab\":[[\"a\",-1e999]]}", TFP_ERR_FORMAT, ""},
       {"", "{\"type\":\"Unigram\",\"vocab\":[[\"a\",1e305]]}", TFP_ERR_FORMAT, "score of piece 0"},
-      {"", "{\"type\":\"Unigram\",\"unk_id\":1,\"vocab\":[[\"a\",-1]]}", TFP_ERR_FORMAT, "unk_id 1"},
+      {"", "{\"type\":\"Unigram\",\"unk_id\":1,\"vocab\":[[\"a\",-1]]}", TFP_ERR_FORMAT,
+       "unk_id 1"},
       {"", "{\"type\":\"Unigram\",\"unk_id\":-2,\"vocab\":[[\"a\",-1]]}", TFP_ERR_FORMAT, "unk_id"},
-      {"", "{\"type\":\"Unigram\",\"unk_id\":4000000000,\"vocab\":[[\"a\",-1]]}", TFP_ERR_FORMAT, "unk_id"},
-      {"", "{\"type\":\"Unigram\",\"unk_id\":\"0\",\"vocab\":[[\"a\",-1]]}", TFP_ERR_FORMAT, "unk_id"},
+      {"", "{\"type\":\"Unigram\",\"unk_id\":4000000000,\"vocab\":[[\"a\",-1]]}", TFP_ERR_FORMAT,
+       "unk_id"},
+      {"", "{\"type\":\"Unigram\",\"unk_id\":\"0\",\"vocab\":[[\"a\",-1]]}", TFP_ERR_FORMAT,
+       "unk_id"},
       {"", "{\"type\":\"WordPiece\",\"vocab\":{\"a\":0,\"b\":0}}", TFP_ERR_FORMAT, "twice"},
       {"", "{\"type\":\"WordPiece\",\"vocab\":{\"a\":16000000}}", TFP_ERR_FORMAT, "id"},
       {"", "{\"type\":\"WordPiece\",\"vocab\":[]}", TFP_ERR_FORMAT, "vocabulary"},
       {"{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"!\"}", NULL, TFP_ERR_FORMAT, "base64"},
       {"{\"type\":\"Precompiled\"}", NULL, TFP_ERR_FORMAT, "base64"},
-      {"{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"\"}", NULL, TFP_ERR_FORMAT, "charsmap"},
-      {"{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"/////w==\"}", NULL, TFP_ERR_FORMAT, "charsmap"},
-      {"{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"a+\"},\"content\":\"\"}", NULL, TFP_ERR_UNSUPPORTED, "a+"},
-      {"{\"type\":\"Replace\",\"pattern\":{\"String\":\"\"},\"content\":\"\"}", NULL, TFP_ERR_UNSUPPORTED, "Replace"},
+      {"{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"\"}", NULL, TFP_ERR_FORMAT,
+       "charsmap"},
+      {"{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"/////w==\"}", NULL, TFP_ERR_FORMAT,
+       "charsmap"},
+      {"{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"a+\"},\"content\":\"\"}", NULL,
+       TFP_ERR_UNSUPPORTED, "a+"},
+      {"{\"type\":\"Replace\",\"pattern\":{\"String\":\"\"},\"content\":\"\"}", NULL,
+       TFP_ERR_UNSUPPORTED, "Replace"},
       {"{\"type\":\"Nmt\"}", NULL, TFP_ERR_UNSUPPORTED, "Nmt"}};
   tfp_ctx *ctx = tfp_create(NULL);
   static char deep[6000], bytes[2048], map[4096], text[3000];
@@ -1121,17 +1169,22 @@ static void tokenizer_hostile_models(void) {
   for (i = 0; i < sizeof cases / sizeof *cases; i++) {
     t = load_made(ctx, dir, "", cases[i].norm, "", "",
                   cases[i].model ? cases[i].model : "{\"type\":\"WordPiece\",\"vocab\":{\"a\":0}}");
-    snprintf(text, sizeof text, "case %d: %s", (int)i, cases[i].model ? cases[i].model : cases[i].norm);
+    snprintf(text, sizeof text, "case %d: %s", (int)i,
+             cases[i].model ? cases[i].model : cases[i].norm);
     test_check(!t, text, __FILE__, __LINE__);
     FAILS(ctx, cases[i].status, cases[i].words);
   }
-  for (i = 0; i < 60; i++) n += (size_t)sprintf(deep + n, "{\"type\":\"Sequence\",\"normalizers\":[");
+  for (i = 0; i < 60; i++)
+    n += (size_t)sprintf(deep + n, "{\"type\":\"Sequence\",\"normalizers\":[");
   for (i = 0; i < 60; i++) n += (size_t)sprintf(deep + n, "]}");
-  CHECK(!load_made(ctx, dir, "", deep, "", "", "{\"type\":\"WordPiece\",\"vocab\":{\"a\":0}}") || !tfp_error(ctx));
+  CHECK(!load_made(ctx, dir, "", deep, "", "", "{\"type\":\"WordPiece\",\"vocab\":{\"a\":0}}") ||
+        !tfp_error(ctx));
   tfp_clear_error(ctx);
-  for (trial = 0; trial < 300; trial++) { /* charsmaps of any bytes: an error, or texts of some kind */
+  for (trial = 0; trial < 300;
+       trial++) { /* charsmaps of any bytes: an error, or texts of some kind */
     int32_t ids[64];
-    for (i = 0; i < 2048; i++) bytes[i] = (char)(tfp_random_bits(5, trial, i) & (trial & 1 ? 0xFF : 0x0F));
+    for (i = 0; i < 2048; i++)
+      bytes[i] = (char)(tfp_random_bits(5, trial, i) & (trial & 1 ? 0xFF : 0x0F));
     bytes[0] = 0, bytes[1] = 4, bytes[2] = bytes[3] = 0; /* 1024 bytes of trie */
     for (i = 1028; i < 2048; i++) bytes[i] &= 127;
     for (i = n = 0; i + 3 <= 2046; i += 3) {
@@ -1142,7 +1195,8 @@ static void tokenizer_hostile_models(void) {
     }
     text[n] = 0;
     snprintf(map, sizeof map, "{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"%s\"}", text);
-    t = load_made(ctx, dir, "", map, "", "", "{\"type\":\"Unigram\",\"unk_id\":0,\"vocab\":[[\"a\",-1]]}");
+    t = load_made(ctx, dir, "", map, "", "",
+                  "{\"type\":\"Unigram\",\"unk_id\":0,\"vocab\":[[\"a\",-1]]}");
     for (at = 0; t && at < 50; at++) {
       mixed_bytes(text, 40, trial * 100 + (uint64_t)at);
       tfp_encode(t, text, 40, 0, ids, 64);
@@ -1330,7 +1384,8 @@ static void tokenizer_gpt2_naughty(void) {
 }
 
 /* A published vocabulary under the name that the library looks for. */
-static tfp_tokenizer *published(tfp_ctx *ctx, const char *shared, const char *name, const char *config) {
+static tfp_tokenizer *published(tfp_ctx *ctx, const char *shared, const char *name,
+                                const char *config) {
   const char *from = test_shared(shared);
   char dir[256];
   tfp_tokenizer *t;
@@ -1358,10 +1413,11 @@ static void check_cases(tfp_tokenizer *t, const char *model, int least) {
     ids_are(t, tfp_json_get_text(v, "input", ""), tfp_json_get(v, "input")->text_bytes,
             TFP_ADD_SPECIAL | TFP_PARSE_SPECIAL, want, n, __LINE__);
     bytes = tfp_decode(t, want, n, 0, text, sizeof text);
-    test_check(bytes >= 0 && !strcmp(text, tfp_json_get_text(v, "decoded_with_special", "")), text, __FILE__,
-               __LINE__);
+    test_check(bytes >= 0 && !strcmp(text, tfp_json_get_text(v, "decoded_with_special", "")), text,
+               __FILE__, __LINE__);
     tfp_decode(t, want, n, TFP_SKIP_SPECIAL, text, sizeof text);
-    test_check(!strcmp(text, tfp_json_get_text(v, "decoded_without_special", "")), text, __FILE__, __LINE__);
+    test_check(!strcmp(text, tfp_json_get_text(v, "decoded_without_special", "")), text, __FILE__,
+               __LINE__);
   }
   CHECK(!path || count >= least);
   tfp_json_free(root);
@@ -1377,7 +1433,9 @@ static void check_encoded(tfp_tokenizer *t, const char *shared, int64_t least, i
   int64_t n = 0;
   for (x = list ? list->child : NULL; x && n < 1024; x = x->next) want[n++] = (int32_t)x->integer;
   CHECK(!path || n >= least);
-  if (v) ids_are(t, tfp_json_get_text(v, "text", ""), tfp_json_get(v, "text")->text_bytes, flags, want, n, __LINE__);
+  if (v)
+    ids_are(t, tfp_json_get_text(v, "text", ""), tfp_json_get(v, "text")->text_bytes, flags, want,
+            n, __LINE__);
   if (v && flags) {
     static char back[4096];
     tfp_decode(t, want, n, 0, back, sizeof back);
@@ -1402,7 +1460,8 @@ static void tokenizer_bert_vectors(void) {
   tfp_destroy(ctx);
 }
 static void tokenizer_t5_vectors(void) {
-  static const char *const from[] = {"data/tokenizers/t5/tokenizer.json", "data/tokenizers/t5/spiece.model"};
+  static const char *const from[] = {"data/tokenizers/t5/tokenizer.json",
+                                     "data/tokenizers/t5/spiece.model"};
   static const char *const names[] = {"tokenizer.json", "spiece.model"};
   int i;
   for (i = 0; i < 2; i++) {
