@@ -1602,9 +1602,9 @@ TFP_API tfp_tensor *tfp_rotary(tfp_ctx *ctx, tfp_tensor *x, tfp_tensor *position
  * ================================================================================================
  * A tokenizer is a pipeline: added tokens are cut out of the text, the rest is normalised and split
  * into words, the model turns each word into ids, a template puts special tokens around the whole;
- * a decoder goes back. The models: bytes, characters, BPE (on bytes as GPT-2 and RoBERTa have it, or
- * on characters), WordPiece as BERT has it, Unigram as T5 has it. Files are those of Hugging Face.
- * Read tfp_tokenizer_train_bpe, tfp_encode and tfp_decode; for places in the text tfp_encode_spans.
+ * a decoder goes back. The models: bytes, characters, BPE (on bytes as GPT-2 and RoBERTa have it,
+ * or on characters), WordPiece as BERT has it, Unigram as T5 has it. Files are those of Hugging
+ * Face. Read tfp_tokenizer_train_bpe, tfp_encode, tfp_decode; for places tfp_encode_spans.
  */
 
 /* Which special tokens a tokenizer gets, by the family whose published one has them. */
@@ -1787,9 +1787,9 @@ TFP_API tfp_tokenizer *tfp_tokenizer_train_unigram(tfp_ctx *ctx, const char *con
  * Metaspace, Whitespace, WhitespaceSplit, Punctuation, Digits and Split (on texts, and with GPT-2's
  * or BLOOM's pattern). A vocab.txt lower-cases unless tokenizer_config.json says do_lower_case
  * false. A spiece.model gets T5's pipeline and 100 sentinels if it is one of T5's, else one that
- * does as sentencepiece does. OpenAI's names encoder.json and vocab.bpe do as well. Parts (bos, mask
- * and so on) come from tokenizer_config.json or special_tokens_map.json where these name any, else
- * from the usual names. What a file says about truncation and padding is not used.
+ * does as sentencepiece does. OpenAI's names encoder.json and vocab.bpe do as well. Parts (bos,
+ * mask and so on) come from tokenizer_config.json or special_tokens_map.json where these name any,
+ * else from the usual names. What a file says about truncation and padding is not used.
  *
  * Returns  a tokenizer owned by the context; NULL on error
  * Errors   TFP_ERR_IO if there is no such file; TFP_ERR_FORMAT if it contradicts itself;
@@ -13106,9 +13106,9 @@ TFP_API tfp_tensor *tfp_rotary(tfp_ctx *ctx, tfp_tensor *x, tfp_tensor *position
  * ================================================================================================
  * The stages have the order of a tokenizer.json: added tokens, normalisers, pre-tokenizers, model,
  * template; then the decoders. A stage is a field that says which variant it is, and code that
- * switches on it: a new variant is a value of the field, a case, a line in load and in save. Where a
- * file has a Sequence there is a short list of stages. Byte-level BPE without other stages takes a
- * short way past them (tfpi_encode_gap); all else goes through tfpi_encode_stages.
+ * switches on it: a new variant is a value of the field, a case, a line in load and in save. Where
+ * a file has a Sequence there is a short list of stages. Byte-level BPE without other stages takes
+ * a short way past them (tfpi_encode_gap); all else goes through tfpi_encode_stages.
  * Read tfpi_gpt2_word, tfpi_merge_few, tfpi_word and tfpi_stage; training is at the end of the
  * section, and takes its words from tfpi_each_word.
  */
@@ -13149,10 +13149,10 @@ typedef enum tfpi_decoder { /* LIST: tok->decs */
 } tfpi_decoder;
 typedef enum tfpi_model { TFPI_MODEL_BPE, TFPI_MODEL_WORDPIECE, TFPI_MODEL_UNIGRAM } tfpi_model;
 
-/* Stages, in the order of their names in tfpi_save_stages. Beside each what its flags are, in order. */
+/* Stages, in the order of their names in tfpi_save_stages; beside each what its flags are. */
 typedef enum tfpi_stage_kind {
   /* normalisers */
-  TFPI_NORM_BERT, /* clean_text, handle_chinese_chars, strip_accents (-1: as lowercase), lowercase */
+  TFPI_NORM_BERT, /* clean_text, handle_chinese_chars, strip_accents (-1: as the next), lowercase */
   TFPI_NORM_PRECOMPILED, /* the charsmap is the tokenizer's */
   TFPI_NORM_NFC,
   TFPI_NORM_NFD,
@@ -13208,7 +13208,7 @@ typedef struct tfpi_added {
   int32_t n, id, next; /* next: one that starts with the same byte, or -1 */
   int single_word, lstrip, rstrip, normalized;
 } tfpi_added;
-/* A node of the trie of all tokens: byte c leads to node base+c if that one's check is this node. */
+/* A node of the trie of all tokens: byte c leads to node base+c if check there is this node. */
 typedef struct tfpi_trie_node { int32_t base, check, id; } tfpi_trie_node;
 /* Of a spiece.model: a double array over UTF-8 whose leaves say where in strings a text stands. */
 typedef struct tfpi_charsmap {
@@ -13268,14 +13268,14 @@ struct tfp_tokenizer {
   int64_t n_merges;
   int table_shift;
   tfpi_model model;
-  const char *prefix, *suffix; /* continuing_subword_prefix, end_of_word_suffix; "" if there are none */
+  const char *prefix, *suffix; /* continuing_subword_prefix, end_of_word_suffix, or "" */
   int32_t prefix_n, suffix_n;
   int64_t max_word_chars;      /* WordPiece */
   double *scores, unk_score;   /* Unigram */
   tfpi_trie_node *trie;        /* WordPiece, Unigram */
   int64_t n_trie;
   int32_t trie_prefix;         /* its node for the prefix; -1 if there is none */
-  int32_t *fallback;           /* 256 ids of <0x00> to <0xFF>, -1 without one; NULL: no byte_fallback */
+  int32_t *fallback;           /* ids of <0x00> to <0xFF>, or -1; NULL: no byte_fallback */
   int32_t unk;
   int fuse_unk, ignore_merges;
   int affixed; /* BPE whose first symbols are not just characters */
@@ -14375,8 +14375,8 @@ static tfp_status tfpi_token_add(tfp_tokenizer *tok, int64_t id, const char *a, 
   return TFP_OK;
 }
 
-/* Bytes of a token with a ByteLevel decoder: its characters are those, unless one of them is outside
- * that alphabet. */
+/* Bytes of a token with a ByteLevel decoder: its characters are those, unless one of them is
+ * outside that alphabet. */
 static tfp_status tfpi_token_raw_bytes(tfp_tokenizer *tok, tfpi_token *t) {
   const char *s = t->text, *end = s + t->text_n;
   char *out;
@@ -14700,7 +14700,8 @@ static tfp_status tfpi_index_trie(tfp_tokenizer *tok) {
       if (t[c].slot >= end) end = t[c].slot + 1;
       queue[waiting++] = c;
     }
-    if (end > INT32_MAX / 16) tfpi_fail(tok->ctx, TFP_ERR_UNSUPPORTED, "tokenizer: too many tokens");
+    if (end > INT32_MAX / 16)
+      tfpi_fail(tok->ctx, TFP_ERR_UNSUPPORTED, "tokenizer: too many tokens");
   }
   tok->n_trie = end + 256; /* so that base+byte is always inside */
   tok->trie = (tfpi_trie_node *)tfpi_new(tok->arena, tok->n_trie, sizeof *tok->trie);
@@ -15137,6 +15138,8 @@ static int64_t tfpi_bloom_word(const tfp_tokenizer *tok, const char *s, int64_t 
  * */
 static int64_t tfpi_safe_cut(const tfp_tokenizer *tok, const char *s, int64_t n, int parse) {
   int64_t p;
+  const int newline = tok->plain ? !tok->add_prefix_space && tok->pre != TFPI_PRE_BLOOM
+                                 : tok->cut_at_newline;
   int length, back, i, k;
   if (!tok->plain && !tok->local) return 0;
   if (tok->pre == TFPI_PRE_WHOLE && (tok->n_merges || tok->fuse_unk || tok->ignore_merges))
@@ -15146,9 +15149,7 @@ static int64_t tfpi_safe_cut(const tfp_tokenizer *tok, const char *s, int64_t n,
     return p > 0 ? p - 1 : 0; /* before the last character, which may not be complete */
   }
   for (p = n - 1; p > 0; p--) {
-    if (s[p] != ' ' && (s[p] != '\n' || (tok->plain ? tok->add_prefix_space || tok->pre == TFPI_PRE_BLOOM
-                                                    : !tok->cut_at_newline)))
-      continue;
+    if (s[p] != ' ' && (s[p] != '\n' || !newline)) continue;
     for (back = 1; back < 4 && back < p && ((unsigned char)s[p - back] & 0xC0) == 0x80; back++)
       continue;
     k = tfpi_class_at(tok, s + p - back, back, &length);
@@ -15674,7 +15675,8 @@ static tfp_status tfpi_normed_open(tfp_tokenizer *tok, tfpi_normed *w, tfpi_room
   w->ctx = tok->ctx, w->room = room, w->n = 0, w->aligned = aligned, w->align = NULL;
   return tfpi_normed_room(w, bytes);
 }
-static void tfpi_write(tfpi_normed *w, const char *s, int64_t k, const tfpi_piece *p, int64_t from) {
+static void tfpi_write(tfpi_normed *w, const char *s, int64_t k, const tfpi_piece *p,
+                       int64_t from) {
   int64_t i;
   if (tfpi_normed_room(w, k)) return;
   if (k) memcpy(w->at + w->n, s, (size_t)k);
@@ -15806,10 +15808,10 @@ static int tfpi_extends(const tfp_tokenizer *tok, uint32_t c) {
          (c >= 0xE0020 && c <= 0xE007F);
 }
 
-/* Precompiled and the normal forms find places as the reference does: beside each character of the result it notes how
- * many characters came in (1) or went out (-k) there, and a final walk makes places of that. So a
- * deletion at the very beginning, which is noted nowhere, moves all that follows. Here the note is
- * kept in the align of the character's first byte until then. */
+/* Precompiled and the normal forms find places as the reference does: beside each character of the
+ * result it notes how many characters came in (1) or went out (-k) there, and a final walk makes
+ * places of that. So a deletion at the very beginning, which is noted nowhere, moves all that
+ * follows. Here the note is kept in the align of the character's first byte until then. */
 static void tfpi_write_noted(tfpi_normed *w, const char *s, int64_t n, int64_t notes) {
   int64_t i;
   if (tfpi_normed_room(w, n)) return;
@@ -15848,7 +15850,8 @@ static void tfpi_align_notes(const tfpi_piece *p, tfpi_normed *w) {
 }
 
 /* Precompiled: a cluster of less than 6 bytes is looked up as a whole, others by characters. That
- * of a cluster only the beginning may be found, and the rest is lost then, is the reference's way. */
+ * only the beginning of a cluster may be found, and its rest is lost then, is the reference's way.
+ */
 static void tfpi_norm_precompiled(const tfp_tokenizer *tok, const tfpi_piece *p, tfpi_normed *w) {
   const char *s = p->s, *to;
   int64_t i = 0, end, bytes = 0;
@@ -15882,8 +15885,9 @@ static void tfpi_norm_precompiled(const tfp_tokenizer *tok, const tfpi_piece *p,
   if (!w->ctx->status) tfpi_align_notes(p, w);
 }
 
-/* One run of a normal form: in[0,n) with at[i] = i, out[0,m) with places out_at. For the reference's
- * account of places a whole that was composed has taken in the characters that are left nowhere. */
+/* One run of a normal form: in[0,n) with at[i] = i, out[0,m) with places out_at. For the
+ * reference's account of places a whole that was composed has taken in the characters that are left
+ * nowhere. */
 static void tfpi_write_form(const tfp_tokenizer *tok, tfpi_normed *w, uint32_t *in, int64_t n,
                             const uint32_t *out, const int32_t *out_at, int64_t m) {
   int64_t k, next, i;
@@ -15919,7 +15923,8 @@ static void tfpi_norm_form(tfp_tokenizer *tok, int form, const tfpi_piece *p, tf
     if (tfpi_grown_to(tok->ctx, &tok->points, 0, (2 * n + 2 * room) * 4)) return;
     in = (uint32_t *)(void *)tok->points.at, at = (int32_t *)(in + n);
     out = in + 2 * n, out_at = (int32_t *)(out + room);
-    for (k = i, n = 0; k < end; k += length, n++) at[n] = (int32_t)n, in[n] = tfpi_char_at(p, k, &length);
+    for (k = i, n = 0; k < end; k += length, n++)
+      at[n] = (int32_t)n, in[n] = tfpi_char_at(p, k, &length);
     k = tfpi_normal_form(tok->unicode, in, at, n, form, out, out_at, room);
     tfpi_write_form(tok, w, in, n, out, out_at, k);
     i = end;
@@ -15953,7 +15958,8 @@ static void tfpi_norm_strip(const tfpi_piece *p, int left, int right, tfpi_norme
 }
 
 /* Where in s, from i on, a text stands; n if nowhere. */
-static int64_t tfpi_find_text(const char *s, int64_t i, int64_t n, const char *text, int64_t bytes) {
+static int64_t tfpi_find_text(const char *s, int64_t i, int64_t n, const char *text,
+                              int64_t bytes) {
   while (bytes && i + bytes <= n) {
     const char *at = (const char *)memchr(s + i, text[0], (size_t)(n - i - bytes + 1));
     if (!at) break;
@@ -16115,6 +16121,27 @@ static tfp_status tfpi_cut_bytes(tfp_tokenizer *tok, tfpi_ids *out, int k, const
   return tok->ctx->status;
 }
 
+/* Metaspace for a word that WhitespaceSplit has cut off, with neither blanks nor signs inside: the
+ * sign and the word, in w. 0 if the piece is another. */
+static int tfpi_metaspace_word(tfp_tokenizer *tok, const tfpi_stage_spec *st, tfpi_room *room,
+                               const tfpi_piece *p, tfpi_piece *word) {
+  const char sign = st->to[0];
+  char *at;
+  int64_t i;
+  if (st->flag[0] != 2) return 0;
+  if (p->n + st->to_n > room->text.room &&
+      tfpi_grown_to(tok->ctx, &room->text, 0, 2 * (p->n + st->to_n)))
+    return 0;
+  at = room->text.at + st->to_n;
+  for (i = 0; i < p->n; i++) {
+    if (p->s[i] == ' ' || p->s[i] == sign) return 0;
+    at[i] = p->s[i];
+  }
+  memcpy(room->text.at, st->to, (size_t)st->to_n);
+  word->s = room->text.at, word->n = p->n + st->to_n, word->align = NULL;
+  return 1;
+}
+
 /* Metaspace: blanks become its sign, one comes in front, and words begin with it. */
 static tfp_status tfpi_cut_metaspace(tfp_tokenizer *tok, tfpi_ids *out, int k,
                                      const tfpi_piece *p) {
@@ -16123,7 +16150,10 @@ static tfp_status tfpi_cut_metaspace(tfp_tokenizer *tok, tfpi_ids *out, int k,
   tfpi_piece q = *p;
   tfpi_normed w;
   int64_t i, end;
-  if (tfpi_normed_open(tok, &w, &tok->pre_room[k], out->spans != NULL, p->n + 3 * st->to_n))
+  if (!out->spans && tfpi_metaspace_word(tok, st, &tok->pre_room[k], p, &q))
+    return tfpi_stage(tok, out, k + 1, &q);
+  if (tok->ctx->status ||
+      tfpi_normed_open(tok, &w, &tok->pre_room[k], out->spans != NULL, p->n + 3 * st->to_n))
     return tok->ctx->status;
   if (st->flag[0] == 2 || (st->flag[0] == 1 && p->begins))
     if (p->s[0] != ' ' && (p->n < st->to_n || memcmp(p->s, st->to, (size_t)st->to_n)))
@@ -16181,7 +16211,7 @@ static tfp_status tfpi_cut_bert(tfp_tokenizer *tok, tfpi_ids *out, int k, const 
   return tok->ctx->status;
 }
 
-/* The next match of a stage in [i,n): where it is and, in *end, where it ends; n if there is none. */
+/* The next match of a stage in [i,n): where it is and, in *end, where it ends; n if none is. */
 static int64_t tfpi_match(tfp_tokenizer *tok, const tfpi_stage_spec *st, const tfpi_piece *p,
                           int64_t i, int64_t *end) {
   const char *s = p->s;
@@ -16494,9 +16524,10 @@ TFP_API int64_t tfp_encode_pair(tfp_tokenizer *tok, const char *a, int64_t a_byt
 
 /* ---- tokens with their places ---- */
 
-/* ByteLevel and RobertaProcessing with trim_offsets: blanks at the ends of a token do not count, but
- * a single one at the beginning of the text is the one that was put there. text: what was given. */
-static void tfpi_trim_span(const tfp_tokenizer *tok, const char *text, tfp_token_span *t, int first) {
+/* ByteLevel and RobertaProcessing with trim_offsets: blanks at the ends of a token do not count,
+ * but a single one at the beginning of the text is the one that was put there. text: the given. */
+static void tfpi_trim_span(const tfp_tokenizer *tok, const char *text, tfp_token_span *t,
+                           int first) {
   const tfpi_token *token = &tok->tokens[t->id];
   int64_t left = 0, right = 0, n = token->raw_n, k;
   const char *s = token->raw;
@@ -16508,8 +16539,9 @@ static void tfpi_trim_span(const tfp_tokenizer *tok, const char *text, tfp_token
     left += s[left] == ' ' ? 1 : length;
   for (k = n; k > 0; right = n - k) {
     const int64_t from = s[k - 1] == ' ' ? k - 1 : tfpi_before(s, k);
-    if (s[from] != ' ' && (!added || tfpi_class_at(tok, s + from, k - from, &length) != TFPI_SPACE ||
-                           length != k - from))
+    if (s[from] != ' ' &&
+        (!added || tfpi_class_at(tok, s + from, k - from, &length) != TFPI_SPACE ||
+         length != k - from))
       break;
     k = from;
   }
@@ -16638,7 +16670,8 @@ TFP_API int64_t tfp_encode_spans(tfp_tokenizer *tok, const char *a, int64_t a_by
   for (i = 0; t && i < t->n; i++) {
     const int32_t id = t->piece[i].id;
     if (id < 0) {
-      tfpi_spans_put(tok, id == TFPI_TEXT_B, &kept[id == TFPI_TEXT_B], t->piece[i].type, out, max, &n);
+      tfpi_spans_put(tok, id == TFPI_TEXT_B, &kept[id == TFPI_TEXT_B], t->piece[i].type, out, max,
+                     &n);
       continue;
     }
     if (n < max) {
@@ -16798,7 +16831,8 @@ static void tfpi_decode_one(tfp_ctx *ctx, const tfpi_stage_spec *st, const char 
         if (i) tfpi_texts_add(ctx, t, " ", 1);
         tfpi_texts_add(ctx, t, s, n);
       }
-      if (st->flag[0] && !ctx->status) t->n = start + tfpi_clean_up(t->bytes->at + start, t->n - start);
+      if (st->flag[0] && !ctx->status)
+        t->n = start + tfpi_clean_up(t->bytes->at + start, t->n - start);
       break;
     case TFPI_DEC_METASPACE:
       tfpi_texts_replace(ctx, t, s, n, st->to, st->to_n, " ", !i && st->flag[0] ? 0 : 1);
@@ -16819,7 +16853,8 @@ static void tfpi_decode_one(tfp_ctx *ctx, const tfpi_stage_spec *st, const char 
       }
       break;
     case TFPI_DEC_STRIP:
-      for (k = 0; k < st->flag[0] && st->from_n <= n && !memcmp(s, st->from, (size_t)st->from_n); k++)
+      for (k = 0; k < st->flag[0] && st->from_n <= n && !memcmp(s, st->from, (size_t)st->from_n);
+           k++)
         s += st->from_n, n -= st->from_n;
       for (k = 0; k < st->flag[1] && st->from_n <= n &&
                   !memcmp(s + n - st->from_n, st->from, (size_t)st->from_n); k++)
@@ -16878,7 +16913,8 @@ static void tfpi_decode_list(tfp_tokenizer *tok, const int32_t *ids, int64_t n, 
   int64_t i, bytes;
   int k;
   for (k = 0; k < 2; k++)
-    t[k].bytes = &tok->decoded[2 * k], t[k].ends = &tok->decoded[2 * k + 1], t[k].n = t[k].count = 0;
+    t[k].bytes = &tok->decoded[2 * k], t[k].ends = &tok->decoded[2 * k + 1],
+    t[k].n = t[k].count = 0;
   for (i = 0; i < n && !tok->ctx->status; i++) {
     const tfpi_token *token = &tok->tokens[ids[i]];
     if (flags & TFP_SKIP_SPECIAL && token->flags & TFPI_IS_SPECIAL) continue;
@@ -17085,7 +17121,8 @@ static tfp_status tfpi_merge_put(tfp_tokenizer *tok, const char *a, size_t an, c
                                  size_t bn) {
   const int32_t left = tfpi_token_find(tok, a, an, "", 0),
                 right = tfpi_token_find(tok, b, bn, "", 0);
-  const int32_t sum = tfpi_token_find(tok, a, an, b, bn);
+  const size_t skip = (size_t)tok->prefix_n < bn ? (size_t)tok->prefix_n : 0;
+  const int32_t sum = tfpi_token_find(tok, a, an, b + skip, bn - skip);
   tfpi_merge_entry *m = &tok->merges[tok->n_merges];
   if (left < 0 || right < 0 || sum < 0)
     return tfpi_fail(tok->ctx, TFP_ERR_FORMAT,
@@ -17196,7 +17233,8 @@ static const char *tfpi_keep_text(tfp_tokenizer *tok, const char *s, int64_t n) 
   return copy;
 }
 
-static const char tfpi_base64[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+static const char tfpi_base64[] =
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /* Base64 to bytes that the tokenizer keeps, a NUL behind them; NULL for what is none. */
 static char *tfpi_base64_read(tfp_tokenizer *tok, const char *s, int64_t n, int64_t *bytes) {
@@ -17219,7 +17257,7 @@ static char *tfpi_base64_read(tfp_tokenizer *tok, const char *s, int64_t n, int6
   return to;
 }
 
-/* A charsmap: size of the array, the array, texts that NULs end. All that it points to is checked. */
+/* A charsmap: size of the array, the array, texts that NULs end. All it points to is checked. */
 static tfp_status tfpi_load_charsmap(tfp_tokenizer *tok, const char *blob, int64_t n) {
   tfpi_charsmap *m = &tok->charsmap;
   int64_t i;
@@ -17297,7 +17335,8 @@ static tfp_status tfpi_load_normalizer(tfp_tokenizer *tok, const tfp_json *v) {
     }
   if (!strcmp(type, "BertNormalizer")) {
     for (i = 0; i < l->n; i++) /* tok->bert_ascii is for one */
-      if (l->at[i].kind == TFPI_NORM_BERT) return tfpi_refuse(tok, "normalizer", "BertNormalizer twice");
+      if (l->at[i].kind == TFPI_NORM_BERT)
+        return tfpi_refuse(tok, "normalizer", "BertNormalizer twice");
     st = tfpi_stage_add(tok, l, TFPI_NORM_BERT);
     st->flag[0] = tfp_json_get_bool(v, "clean_text", 1);
     st->flag[1] = tfp_json_get_bool(v, "handle_chinese_chars", 1);
@@ -17648,7 +17687,7 @@ static tfp_tokenizer *tfpi_load_json(tfp_ctx *ctx, const tfp_json *root) {
   tfp_tokenizer *tok;
   if (!pieces && strcmp(type, "BPE") && strcmp(type, "WordPiece")) {
     tfpi_fail(ctx, TFP_ERR_UNSUPPORTED,
-              "tfp_tokenizer_load: the model %s is not supported, only BPE, WordPiece and Unigram are",
+              "tfp_tokenizer_load: the model %s is not supported, only BPE, WordPiece and Unigram",
               type);
     return NULL;
   }
@@ -17772,7 +17811,8 @@ static int tfpi_next_field(const unsigned char **at, const unsigned char *end, t
 typedef struct tfpi_spiece {
   const unsigned char *charsmap;
   int64_t n_charsmap, n_pieces, type, unk, bos, eos, pad;
-  int byte_fallback, suffix, dummy_prefix, squeeze, escape, inner; /* inner: a sign within a piece */
+  int byte_fallback, suffix, dummy_prefix, squeeze, escape;
+  int inner; /* some piece has the sign for a blank inside */
 } tfpi_spiece;
 
 /* The trainer's settings (part 2) or the normaliser's (part 3). */
@@ -17941,7 +17981,8 @@ static tfp_tokenizer *tfpi_load_spiece(tfp_ctx *ctx, const char *path, const tfp
   if (tok && !ctx->status && !tfpi_added_from_flags(tok) &&
       !tfpi_load_fallback(tok, m.byte_fallback && !t5) && !tfpi_spiece_stages(tok, &m, t5) &&
       !tfpi_unigram_ready(tok, m.unk) && m.type == 2) {
-    tok->model = TFPI_MODEL_BPE, tok->fuse_unk = tok->unk >= 0, tok->affixed = tok->fallback != NULL;
+    tok->model = TFPI_MODEL_BPE, tok->fuse_unk = tok->unk >= 0,
+    tok->affixed = tok->fallback != NULL;
     tfpi_spiece_merges(tok);
   }
   if (tok && !ctx->status && t5 && m.eos >= 0 && m.eos < m.n_pieces) {
@@ -18041,8 +18082,8 @@ static int tfpi_first_file(tfp_ctx *ctx, const char *dir, const char *const *nam
 
 TFP_API tfp_tokenizer *tfp_tokenizer_load(tfp_ctx *ctx, const char *dir) {
   static const char *const files[] = {
-      "tokenizer.json", "vocab.txt",    "spiece.model", "tokenizer.model", "sentencepiece.bpe.model",
-      "vocab.json",     "encoder.json", "tokenizer_config.json"};
+      "tokenizer.json",          "vocab.txt",  "spiece.model", "tokenizer.model",
+      "sentencepiece.bpe.model", "vocab.json", "encoder.json", "tokenizer_config.json"};
   tfp_tokenizer *tok = NULL;
   tfp_json *root, *config = NULL;
   char path[1024], merges[1024];
