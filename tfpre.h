@@ -1608,9 +1608,9 @@ TFP_API tfp_tensor *tfp_rotary(tfp_ctx *ctx, tfp_tensor *x, tfp_tensor *position
  * ================================================================================================
  * A tokenizer is a pipeline: added tokens are cut out of the text, the rest is normalised and split
  * into words, the model turns each word into ids, a template puts special tokens around the whole;
- * a decoder goes back. The models: bytes, characters, BPE (on bytes as GPT-2 and RoBERTa have it, or
- * on characters), WordPiece as BERT has it, Unigram as T5 has it. Files are those of Hugging Face.
- * Read tfp_tokenizer_train_bpe, tfp_encode and tfp_decode; for places in the text tfp_encode_spans.
+ * a decoder goes back. The models: bytes, characters, BPE (on bytes as GPT-2 and RoBERTa have it,
+ * or on characters), WordPiece as BERT has it, Unigram as T5 has it. Files are those of Hugging
+ * Face. Read tfp_tokenizer_train_bpe, tfp_encode, tfp_decode; for places tfp_encode_spans.
  */
 
 /* Which special tokens a tokenizer gets, by the family whose published one has them. */
@@ -1793,9 +1793,9 @@ TFP_API tfp_tokenizer *tfp_tokenizer_train_unigram(tfp_ctx *ctx, const char *con
  * Metaspace, Whitespace, WhitespaceSplit, Punctuation, Digits and Split (on texts, and with GPT-2's
  * or BLOOM's pattern). A vocab.txt lower-cases unless tokenizer_config.json says do_lower_case
  * false. A spiece.model gets T5's pipeline and 100 sentinels if it is one of T5's, else one that
- * does as sentencepiece does. OpenAI's names encoder.json and vocab.bpe do as well. Parts (bos, mask
- * and so on) come from tokenizer_config.json or special_tokens_map.json where these name any, else
- * from the usual names. What a file says about truncation and padding is not used.
+ * does as sentencepiece does. OpenAI's names encoder.json and vocab.bpe do as well. Parts (bos,
+ * mask and so on) come from tokenizer_config.json or special_tokens_map.json where these name any,
+ * else from the usual names. What a file says about truncation and padding is not used.
  *
  * Returns  a tokenizer owned by the context; NULL on error
  * Errors   TFP_ERR_IO if there is no such file; TFP_ERR_FORMAT if it contradicts itself;
@@ -13363,9 +13363,9 @@ TFP_API tfp_tensor *tfp_rotary(tfp_ctx *ctx, tfp_tensor *x, tfp_tensor *position
  * ================================================================================================
  * The stages have the order of a tokenizer.json: added tokens, normalisers, pre-tokenizers, model,
  * template; then the decoders. A stage is a field that says which variant it is, and code that
- * switches on it: a new variant is a value of the field, a case, a line in load and in save. Where a
- * file has a Sequence there is a short list of stages. Byte-level BPE without other stages takes a
- * short way past them (tfpi_encode_gap); all else goes through tfpi_encode_stages.
+ * switches on it: a new variant is a value of the field, a case, a line in load and in save. Where
+ * a file has a Sequence there is a short list of stages. Byte-level BPE without other stages takes
+ * a short way past them (tfpi_encode_gap); all else goes through tfpi_encode_stages.
  * Read tfpi_gpt2_word, tfpi_merge_few, tfpi_word and tfpi_stage; training is at the end of the
  * section, and takes its words from tfpi_each_word.
  */
@@ -13406,10 +13406,10 @@ typedef enum tfpi_decoder { /* LIST: tok->decs */
 } tfpi_decoder;
 typedef enum tfpi_model { TFPI_MODEL_BPE, TFPI_MODEL_WORDPIECE, TFPI_MODEL_UNIGRAM } tfpi_model;
 
-/* Stages, in the order of their names in tfpi_save_stages. Beside each what its flags are, in order. */
+/* Stages, in the order of their names in tfpi_save_stages; beside each what its flags are. */
 typedef enum tfpi_stage_kind {
   /* normalisers */
-  TFPI_NORM_BERT, /* clean_text, handle_chinese_chars, strip_accents (-1: as lowercase), lowercase */
+  TFPI_NORM_BERT, /* clean_text, handle_chinese_chars, strip_accents (-1: as the next), lowercase */
   TFPI_NORM_PRECOMPILED, /* the charsmap is the tokenizer's */
   TFPI_NORM_NFC,
   TFPI_NORM_NFD,
@@ -13465,7 +13465,7 @@ typedef struct tfpi_added {
   int32_t n, id, next; /* next: one that starts with the same byte, or -1 */
   int single_word, lstrip, rstrip, normalized;
 } tfpi_added;
-/* A node of the trie of all tokens: byte c leads to node base+c if that one's check is this node. */
+/* A node of the trie of all tokens: byte c leads to node base+c if check there is this node. */
 typedef struct tfpi_trie_node { int32_t base, check, id; } tfpi_trie_node;
 /* Of a spiece.model: a double array over UTF-8 whose leaves say where in strings a text stands. */
 typedef struct tfpi_charsmap {
@@ -13513,7 +13513,7 @@ struct tfp_tokenizer {
   struct tfpi_unicode *unicode;                /* NULL where no stage needs it */
   uint32_t *flips; /* where runs of exceptions begin and end: see tfpi_is_word */
   int n_flips;
-  uint8_t bert_ascii[128]; /* what BertNormalizer makes of a character; 0: nothing */
+  uint8_t bert_ascii[128]; /* what BertNormalizer makes of a character; 255: nothing */
   uint8_t bert_class[128]; /* by which BERT cuts: 1 white space, 2 punctuation */
   uint8_t same_ascii[256]; /* Precompiled leaves it as it is */
   int local;          /* stages do not look across a blank behind a letter */
@@ -13525,14 +13525,14 @@ struct tfp_tokenizer {
   int64_t n_merges;
   int table_shift;
   tfpi_model model;
-  const char *prefix, *suffix; /* continuing_subword_prefix, end_of_word_suffix; "" if there are none */
+  const char *prefix, *suffix; /* continuing_subword_prefix, end_of_word_suffix, or "" */
   int32_t prefix_n, suffix_n;
   int64_t max_word_chars;      /* WordPiece */
   double *scores, unk_score;   /* Unigram */
   tfpi_trie_node *trie;        /* WordPiece, Unigram */
   int64_t n_trie;
   int32_t trie_prefix;         /* its node for the prefix; -1 if there is none */
-  int32_t *fallback;           /* 256 ids of <0x00> to <0xFF>, -1 without one; NULL: no byte_fallback */
+  int32_t *fallback;           /* ids of <0x00> to <0xFF>, or -1; NULL: no byte_fallback */
   int32_t unk;
   int fuse_unk, ignore_merges;
   int affixed; /* BPE whose first symbols are not just characters */
@@ -14632,8 +14632,8 @@ static tfp_status tfpi_token_add(tfp_tokenizer *tok, int64_t id, const char *a, 
   return TFP_OK;
 }
 
-/* Bytes of a token with a ByteLevel decoder: its characters are those, unless one of them is outside
- * that alphabet. */
+/* Bytes of a token with a ByteLevel decoder: its characters are those, unless one of them is
+ * outside that alphabet. */
 static tfp_status tfpi_token_raw_bytes(tfp_tokenizer *tok, tfpi_token *t) {
   const char *s = t->text, *end = s + t->text_n;
   char *out;
@@ -14957,7 +14957,8 @@ static tfp_status tfpi_index_trie(tfp_tokenizer *tok) {
       if (t[c].slot >= end) end = t[c].slot + 1;
       queue[waiting++] = c;
     }
-    if (end > INT32_MAX / 16) tfpi_fail(tok->ctx, TFP_ERR_UNSUPPORTED, "tokenizer: too many tokens");
+    if (end > INT32_MAX / 16)
+      tfpi_fail(tok->ctx, TFP_ERR_UNSUPPORTED, "tokenizer: too many tokens");
   }
   tok->n_trie = end + 256; /* so that base+byte is always inside */
   tok->trie = (tfpi_trie_node *)tfpi_new(tok->arena, tok->n_trie, sizeof *tok->trie);
@@ -15394,6 +15395,8 @@ static int64_t tfpi_bloom_word(const tfp_tokenizer *tok, const char *s, int64_t 
  * */
 static int64_t tfpi_safe_cut(const tfp_tokenizer *tok, const char *s, int64_t n, int parse) {
   int64_t p;
+  const int newline = tok->plain ? !tok->add_prefix_space && tok->pre != TFPI_PRE_BLOOM
+                                 : tok->cut_at_newline;
   int length, back, i, k;
   if (!tok->plain && !tok->local) return 0;
   if (tok->pre == TFPI_PRE_WHOLE && (tok->n_merges || tok->fuse_unk || tok->ignore_merges))
@@ -15403,9 +15406,7 @@ static int64_t tfpi_safe_cut(const tfp_tokenizer *tok, const char *s, int64_t n,
     return p > 0 ? p - 1 : 0; /* before the last character, which may not be complete */
   }
   for (p = n - 1; p > 0; p--) {
-    if (s[p] != ' ' && (s[p] != '\n' || (tok->plain ? tok->add_prefix_space || tok->pre == TFPI_PRE_BLOOM
-                                                    : !tok->cut_at_newline)))
-      continue;
+    if (s[p] != ' ' && (s[p] != '\n' || !newline)) continue;
     for (back = 1; back < 4 && back < p && ((unsigned char)s[p - back] & 0xC0) == 0x80; back++)
       continue;
     k = tfpi_class_at(tok, s + p - back, back, &length);
@@ -15713,7 +15714,7 @@ static int64_t tfpi_unigram(tfp_tokenizer *tok, const char *s, int64_t n, int64_
   for (i = 0; i < n; i = end) {
     int64_t got = 1;
     end = (int64_t)e[i].score;
-    if (e[end].id >= 0 && e[end].id != tok->unk) {
+    if (e[end].id >= 0 && (e[end].id != tok->unk || e[end].start == i)) {
       id[count] = e[end].id;
       if (lengths) lengths[count] = (int32_t)(end - i);
     } else
@@ -15931,7 +15932,8 @@ static tfp_status tfpi_normed_open(tfp_tokenizer *tok, tfpi_normed *w, tfpi_room
   w->ctx = tok->ctx, w->room = room, w->n = 0, w->aligned = aligned, w->align = NULL;
   return tfpi_normed_room(w, bytes);
 }
-static void tfpi_write(tfpi_normed *w, const char *s, int64_t k, const tfpi_piece *p, int64_t from) {
+static void tfpi_write(tfpi_normed *w, const char *s, int64_t k, const tfpi_piece *p,
+                       int64_t from) {
   int64_t i;
   if (tfpi_normed_room(w, k)) return;
   if (k) memcpy(w->at + w->n, s, (size_t)k);
@@ -15994,10 +15996,10 @@ static void tfpi_norm_bert_ascii(const tfp_tokenizer *tok, const tfpi_piece *p, 
   if (tfpi_normed_room(w, to - from)) return;
   at = w->at + w->n;
   for (i = from; i < to; i++) {
-    const char c = (char)tok->bert_ascii[(unsigned char)p->s[i]];
+    const uint8_t c = tok->bert_ascii[(unsigned char)p->s[i]];
     if (w->aligned) w->align[at - w->at] = tfpi_align_at(p, i);
-    *at = c;
-    at += c != 0;
+    *at = (char)c;
+    at += c != 255;
   }
   w->n = at - w->at;
 }
@@ -16063,22 +16065,50 @@ static int tfpi_extends(const tfp_tokenizer *tok, uint32_t c) {
          (c >= 0xE0020 && c <= 0xE007F);
 }
 
-/* A text that takes the place of [i,end): its characters come from those there, one from each; what
- * is more comes from the last. */
+/* Precompiled and the normal forms find places as the reference does: beside each character of the
+ * result it notes how many characters came in (1) or went out (-k) there, and a final walk makes
+ * places of that. So a deletion at the very beginning, which is noted nowhere, moves all that
+ * follows. Here the note is kept in the align of the character's first byte until then. */
+static void tfpi_write_noted(tfpi_normed *w, const char *s, int64_t n, int64_t notes) {
+  int64_t i;
+  if (tfpi_normed_room(w, n)) return;
+  memcpy(w->at + w->n, s, (size_t)n);
+  for (i = 0; w->aligned && i < n; i++) w->align[w->n + i].begin = notes;
+  w->n += n;
+}
 static void tfpi_write_instead(tfpi_normed *w, const char *to, int64_t bytes, const tfpi_piece *p,
                                int64_t i, int64_t end) {
-  int64_t k, at;
-  for (at = 0; at < bytes && !w->ctx->status; at += k) {
-    int length;
+  const int64_t old = tfp_utf8_length(p->s + i, end - i);
+  int64_t k, at, made = 0;
+  for (at = 0; at < bytes && !w->ctx->status; at += k, made++) {
     for (k = 1; at + k < bytes && ((unsigned char)to[at + k] & 0xC0) == 0x80; k++) continue;
-    tfpi_write(w, to + at, k, p, i);
-    tfpi_char_at(p, i, &length);
-    if (i + length < end) i += length;
+    tfpi_write_noted(w, to + at, k, made >= old);
+  }
+  if (made >= old || !w->n || !w->aligned || w->ctx->status) return;
+  for (at = w->n - 1; at > 0 && ((unsigned char)w->at[at] & 0xC0) == 0x80;) at--;
+  w->align[at].begin -= old - made;
+}
+static void tfpi_align_notes(const tfpi_piece *p, tfpi_normed *w) {
+  int64_t k, i, from = 0, notes;
+  int length;
+  for (k = 0; w->aligned && k < w->n; k = i) {
+    tfpi_align a;
+    notes = w->align[k].begin;
+    if (notes <= 0 && from < p->n) a = tfpi_align_at(p, from);
+    else if (from) a = tfpi_align_at(p, from - 1);
+    else a.begin = a.end = p->n ? tfpi_align_at(p, 0).begin : 0;
+    for (; notes <= 0 && from < p->n; notes++) {
+      tfpi_char_at(p, from, &length);
+      from += length;
+    }
+    for (i = k; i == k || (i < w->n && ((unsigned char)w->at[i] & 0xC0) == 0x80); i++)
+      w->align[i] = a;
   }
 }
 
 /* Precompiled: a cluster of less than 6 bytes is looked up as a whole, others by characters. That
- * of a cluster only the beginning may be found, and the rest is lost then, is the reference's way. */
+ * only the beginning of a cluster may be found, and its rest is lost then, is the reference's way.
+ */
 static void tfpi_norm_precompiled(const tfp_tokenizer *tok, const tfpi_piece *p, tfpi_normed *w) {
   const char *s = p->s, *to;
   int64_t i = 0, end, bytes = 0;
@@ -16087,9 +16117,9 @@ static void tfpi_norm_precompiled(const tfp_tokenizer *tok, const tfpi_piece *p,
   while (i < p->n && !w->ctx->status) {
     for (end = i; end < p->n && tok->same_ascii[(unsigned char)s[end]]; end++) continue;
     if (end > i && end < p->n && (unsigned char)s[end] >= 128) end--; /* a mark may follow it */
-    tfpi_write_part(w, p, i, end);
+    if (end > i) tfpi_write_noted(w, s + i, end - i, 0);
     i = end;
-    if (i == p->n) return;
+    if (i == p->n) break;
     c = tfpi_char_at(p, i, &length);
     end = i + length;
     if (c == '\r') end += end < p->n && s[end] == '\n';
@@ -16105,9 +16135,30 @@ static void tfpi_norm_precompiled(const tfp_tokenizer *tok, const tfpi_piece *p,
       const char *one = bad ? "\xEF\xBF\xBD" : s + i, *found;
       found = tfpi_charsmap_find(&tok->charsmap, one, bad ? 3 : length, &bytes);
       if (found) tfpi_write_instead(w, found, bytes, p, i, i + length);
-      else tfpi_write(w, one, bad ? 3 : length, p, i);
+      else tfpi_write_noted(w, one, bad ? 3 : length, 0);
     }
     i = end;
+  }
+  if (!w->ctx->status) tfpi_align_notes(p, w);
+}
+
+/* One run of a normal form: in[0,n) with at[i] = i, out[0,m) with places out_at. For the
+ * reference's account of places a whole that was composed has taken in the characters that are left
+ * nowhere. */
+static void tfpi_write_form(const tfp_tokenizer *tok, tfpi_normed *w, uint32_t *in, int64_t n,
+                            const uint32_t *out, const int32_t *out_at, int64_t m) {
+  int64_t k, next, i;
+  char s[4];
+  for (i = 0; i < n; i++) in[i] = 0;
+  for (k = 0; k < m; k++) in[out_at[k]] = 1; /* is left; 2: and has been met */
+  for (k = 0; k < m; k++) {
+    int64_t notes = in[out_at[k]] == 2;
+    in[out_at[k]] = 2;
+    if (!tfpi_unicode_order_of(tok->unicode, out[k]) && w->aligned) {
+      for (next = k + 1; next < m && tfpi_unicode_order_of(tok->unicode, out[next]);) next++;
+      for (i = out_at[k] + 1; i < (next < m ? out_at[next] : n); i++) notes -= !in[i];
+    }
+    tfpi_write_noted(w, s, tfp_utf8_encode(out[k], s), notes);
   }
 }
 
@@ -16121,19 +16172,21 @@ static void tfpi_norm_form(tfp_tokenizer *tok, int form, const tfpi_piece *p, tf
     int64_t room;
     for (end = i; end < p->n && (unsigned char)p->s[end] < 128; end++) continue;
     if (end < p->n && end > i) end--;
-    tfpi_write_part(w, p, i, end);
+    if (end > i) tfpi_write_noted(w, p->s + i, end - i, 0);
     i = end;
-    if (i == p->n) return;
+    if (i == p->n) break;
     for (end = i + 1, n = 1; end < p->n && (unsigned char)p->s[end] >= 128; end++) n++;
     room = n * (form & TFPI_NFKD ? TFPI_DECOMPOSE_MAX : 4);
     if (tfpi_grown_to(tok->ctx, &tok->points, 0, (2 * n + 2 * room) * 4)) return;
     in = (uint32_t *)(void *)tok->points.at, at = (int32_t *)(in + n);
     out = in + 2 * n, out_at = (int32_t *)(out + room);
-    for (k = i, n = 0; k < end; k += length) at[n] = (int32_t)(k - i), in[n++] = tfpi_char_at(p, k, &length);
-    n = tfpi_normal_form(tok->unicode, in, at, n, form, out, out_at, room);
-    for (k = 0; k < n; k++) tfpi_write_char(w, out[k], p, i + out_at[k]);
+    for (k = i, n = 0; k < end; k += length, n++)
+      at[n] = (int32_t)n, in[n] = tfpi_char_at(p, k, &length);
+    k = tfpi_normal_form(tok->unicode, in, at, n, form, out, out_at, room);
+    tfpi_write_form(tok, w, in, n, out, out_at, k);
     i = end;
   }
+  if (!w->ctx->status) tfpi_align_notes(p, w);
 }
 
 /* Lowercase; or, with `accents`, StripAccents: what is no mark. */
@@ -16162,7 +16215,8 @@ static void tfpi_norm_strip(const tfpi_piece *p, int left, int right, tfpi_norme
 }
 
 /* Where in s, from i on, a text stands; n if nowhere. */
-static int64_t tfpi_find_text(const char *s, int64_t i, int64_t n, const char *text, int64_t bytes) {
+static int64_t tfpi_find_text(const char *s, int64_t i, int64_t n, const char *text,
+                              int64_t bytes) {
   while (bytes && i + bytes <= n) {
     const char *at = (const char *)memchr(s + i, text[0], (size_t)(n - i - bytes + 1));
     if (!at) break;
@@ -16220,13 +16274,13 @@ static tfp_status tfpi_normalize(tfp_tokenizer *tok, tfpi_piece *p, int aligned,
   return tok->ctx->status;
 }
 
-/* What an ASCII character becomes in BertNormalizer, where there is one; 0: nothing. */
+/* What an ASCII character becomes in BertNormalizer, where there is one; 255: nothing. */
 static int tfpi_bert_ascii_of(const tfp_tokenizer *tok, int c) {
   int i;
   for (i = 0; i < tok->norms.n; i++) {
     const tfpi_stage_spec *st = &tok->norms.at[i];
     if (st->kind != TFPI_NORM_BERT) continue;
-    if (st->flag[0]) c = (int)tfpi_bert_clean(tok, (uint32_t)c);
+    if (st->flag[0] && (c = (int)tfpi_bert_clean(tok, (uint32_t)c)) == 0) return 255;
     return st->flag[3] && c >= 'A' && c <= 'Z' ? c + 32 : c;
   }
   return c;
@@ -16254,6 +16308,7 @@ static tfp_status tfpi_normalize_added(tfp_tokenizer *tok) {
     memcpy(copy, p.s, (size_t)p.n);
     copy[p.n] = 0;
     a->text = copy, a->n = (int32_t)p.n;
+    tok->tokens[a->id].raw = copy, tok->tokens[a->id].raw_n = a->n; /* so does the reference */
   }
   return tok->ctx->status;
 }
@@ -16323,6 +16378,27 @@ static tfp_status tfpi_cut_bytes(tfp_tokenizer *tok, tfpi_ids *out, int k, const
   return tok->ctx->status;
 }
 
+/* Metaspace for a word that WhitespaceSplit has cut off, with neither blanks nor signs inside: the
+ * sign and the word, in w. 0 if the piece is another. */
+static int tfpi_metaspace_word(tfp_tokenizer *tok, const tfpi_stage_spec *st, tfpi_room *room,
+                               const tfpi_piece *p, tfpi_piece *word) {
+  const char sign = st->to[0];
+  char *at;
+  int64_t i;
+  if (st->flag[0] != 2) return 0;
+  if (p->n + st->to_n > room->text.room &&
+      tfpi_grown_to(tok->ctx, &room->text, 0, 2 * (p->n + st->to_n)))
+    return 0;
+  at = room->text.at + st->to_n;
+  for (i = 0; i < p->n; i++) {
+    if (p->s[i] == ' ' || p->s[i] == sign) return 0;
+    at[i] = p->s[i];
+  }
+  memcpy(room->text.at, st->to, (size_t)st->to_n);
+  word->s = room->text.at, word->n = p->n + st->to_n, word->align = NULL;
+  return 1;
+}
+
 /* Metaspace: blanks become its sign, one comes in front, and words begin with it. */
 static tfp_status tfpi_cut_metaspace(tfp_tokenizer *tok, tfpi_ids *out, int k,
                                      const tfpi_piece *p) {
@@ -16331,7 +16407,10 @@ static tfp_status tfpi_cut_metaspace(tfp_tokenizer *tok, tfpi_ids *out, int k,
   tfpi_piece q = *p;
   tfpi_normed w;
   int64_t i, end;
-  if (tfpi_normed_open(tok, &w, &tok->pre_room[k], out->spans != NULL, p->n + 3 * st->to_n))
+  if (!out->spans && tfpi_metaspace_word(tok, st, &tok->pre_room[k], p, &q))
+    return tfpi_stage(tok, out, k + 1, &q);
+  if (tok->ctx->status ||
+      tfpi_normed_open(tok, &w, &tok->pre_room[k], out->spans != NULL, p->n + 3 * st->to_n))
     return tok->ctx->status;
   if (st->flag[0] == 2 || (st->flag[0] == 1 && p->begins))
     if (p->s[0] != ' ' && (p->n < st->to_n || memcmp(p->s, st->to, (size_t)st->to_n)))
@@ -16389,7 +16468,7 @@ static tfp_status tfpi_cut_bert(tfp_tokenizer *tok, tfpi_ids *out, int k, const 
   return tok->ctx->status;
 }
 
-/* The next match of a stage in [i,n): where it is and, in *end, where it ends; n if there is none. */
+/* The next match of a stage in [i,n): where it is and, in *end, where it ends; n if none is. */
 static int64_t tfpi_match(tfp_tokenizer *tok, const tfpi_stage_spec *st, const tfpi_piece *p,
                           int64_t i, int64_t *end) {
   const char *s = p->s;
@@ -16581,6 +16660,7 @@ static tfp_status tfpi_cut_added(tfp_tokenizer *tok, tfpi_ids *out, const tfpi_p
     while (a->rstrip && to < n && tfpi_class_at(tok, s + to, n - to, &length) == TFPI_SPACE)
       to += length;
     part = tfpi_subpiece(p, start, from);
+    part.first = start > 0 || p->first;
     if (from > start && tfpi_between(tok, out, &part, pass, may_prefix || start > 0))
       return tok->ctx->status;
     if (out->spans) {
@@ -16592,6 +16672,7 @@ static tfp_status tfpi_cut_added(tfp_tokenizer *tok, tfpi_ids *out, const tfpi_p
     start = i = to;
   }
   part = tfpi_subpiece(p, start, n);
+  part.first = start > 0 || p->first;
   return start == n ? TFP_OK : tfpi_between(tok, out, &part, pass, may_prefix || start > 0);
 }
 
@@ -16601,7 +16682,7 @@ static tfp_status tfpi_encode_stages(tfp_tokenizer *tok, tfpi_ids *out, const tf
   for (; i < p->n && !tok->ctx->status; i = end) {
     int64_t size = TFPI_SEGMENT, cut = 0;
     tfpi_piece part;
-    for (; tok->local && !cut && p->n - i > 2 * size; size *= 4)
+    for (; tok->local && !out->spans && !cut && p->n - i > 2 * size; size *= 4)
       cut = tfpi_safe_cut(tok, p->s + i, size, tok->any_normalized);
     end = cut ? i + cut : p->n;
     part = tfpi_subpiece(p, i, end);
@@ -16701,13 +16782,27 @@ TFP_API int64_t tfp_encode_pair(tfp_tokenizer *tok, const char *a, int64_t a_byt
 /* ---- tokens with their places ---- */
 
 /* ByteLevel and RobertaProcessing with trim_offsets: blanks at the ends of a token do not count,
- * but the first blank of the text is one that was put there. */
-static void tfpi_trim_span(const tfp_tokenizer *tok, tfp_token_span *t, int first) {
+ * but a single one at the beginning of the text is the one that was put there. text: the given. */
+static void tfpi_trim_span(const tfp_tokenizer *tok, const char *text, tfp_token_span *t,
+                           int first) {
   const tfpi_token *token = &tok->tokens[t->id];
-  int64_t left = 0, right = 0;
-  while (left < token->raw_n && token->raw[left] == ' ') left++;
-  while (right < token->raw_n && token->raw[token->raw_n - 1 - right] == ' ') right++;
-  if (left && (first || t->start == 0) && tok->post_prefix) left--;
+  int64_t left = 0, right = 0, n = token->raw_n, k;
+  const char *s = token->raw;
+  const int added = token->flags & TFPI_IS_ADDED; /* else the blank is the only white character */
+  int length;
+  if (added) s = text + t->start, n = t->end - t->start;
+  while (left < n && (s[left] == ' ' || (added && tfpi_class_at(tok, s + left, n - left, &length) ==
+                                                     TFPI_SPACE)))
+    left += s[left] == ' ' ? 1 : length;
+  for (k = n; k > 0; right = n - k) {
+    const int64_t from = s[k - 1] == ' ' ? k - 1 : tfpi_before(s, k);
+    if (s[from] != ' ' &&
+        (!added || tfpi_class_at(tok, s + from, k - from, &length) != TFPI_SPACE ||
+         length != k - from))
+      break;
+    k = from;
+  }
+  if (left == 1 && (first || t->start == 0) && tok->post_prefix) left = 0;
   t->start = tfpi_min64(t->start + left, t->end);
   if (right && t->end >= right) t->end = tfpi_max64(t->end - right, t->start);
 }
@@ -16765,7 +16860,7 @@ static int64_t tfpi_spans_of(tfp_tokenizer *tok, int i, const char *s, int64_t n
   return tfpi_encode_part(tok, &out, s, n, flags) ? -1 : out.n;
 }
 
-typedef struct tfpi_kept { int64_t first, n; } tfpi_kept;
+typedef struct tfpi_kept { int64_t first, n; const char *text; } tfpi_kept;
 
 /* Puts one text's tokens, or one of the template, behind what is there. */
 static void tfpi_spans_put(const tfp_tokenizer *tok, int i, const tfpi_kept *kept, int32_t type,
@@ -16777,7 +16872,7 @@ static void tfpi_spans_put(const tfp_tokenizer *tok, int i, const tfpi_kept *kep
     if (*n >= max) continue;
     t = from[kept->first + k];
     t.type = type;
-    if (tok->post_bytes && tok->post_trim) tfpi_trim_span(tok, &t, !k);
+    if (tok->post_bytes && tok->post_trim) tfpi_trim_span(tok, kept->text, &t, !k);
     out[*n] = t;
   }
 }
@@ -16809,6 +16904,7 @@ TFP_API int64_t tfp_encode_spans(tfp_tokenizer *tok, const char *a, int64_t a_by
   if (all[0] >= 0 && with) all[1] = tfpi_spans_of(tok, 1, b, b_bytes, d.flags);
   if (tok->ctx->status) return -1;
   kept[0].n = all[0], kept[1].n = all[1];
+  kept[0].text = a, kept[1].text = b;
   if (d.max_length && d.max_length < specials + 1)
     tfpi_fail(tok->ctx, TFP_ERR_ARG, "tfp_encode_spans: max_length %i leaves no room beside %i "
               "special tokens", d.max_length, specials);
@@ -16831,7 +16927,8 @@ TFP_API int64_t tfp_encode_spans(tfp_tokenizer *tok, const char *a, int64_t a_by
   for (i = 0; t && i < t->n; i++) {
     const int32_t id = t->piece[i].id;
     if (id < 0) {
-      tfpi_spans_put(tok, id == TFPI_TEXT_B, &kept[id == TFPI_TEXT_B], t->piece[i].type, out, max, &n);
+      tfpi_spans_put(tok, id == TFPI_TEXT_B, &kept[id == TFPI_TEXT_B], t->piece[i].type, out, max,
+                     &n);
       continue;
     }
     if (n < max) {
@@ -16991,7 +17088,8 @@ static void tfpi_decode_one(tfp_ctx *ctx, const tfpi_stage_spec *st, const char 
         if (i) tfpi_texts_add(ctx, t, " ", 1);
         tfpi_texts_add(ctx, t, s, n);
       }
-      if (st->flag[0] && !ctx->status) t->n = start + tfpi_clean_up(t->bytes->at + start, t->n - start);
+      if (st->flag[0] && !ctx->status)
+        t->n = start + tfpi_clean_up(t->bytes->at + start, t->n - start);
       break;
     case TFPI_DEC_METASPACE:
       tfpi_texts_replace(ctx, t, s, n, st->to, st->to_n, " ", !i && st->flag[0] ? 0 : 1);
@@ -17012,7 +17110,8 @@ static void tfpi_decode_one(tfp_ctx *ctx, const tfpi_stage_spec *st, const char 
       }
       break;
     case TFPI_DEC_STRIP:
-      for (k = 0; k < st->flag[0] && st->from_n <= n && !memcmp(s, st->from, (size_t)st->from_n); k++)
+      for (k = 0; k < st->flag[0] && st->from_n <= n && !memcmp(s, st->from, (size_t)st->from_n);
+           k++)
         s += st->from_n, n -= st->from_n;
       for (k = 0; k < st->flag[1] && st->from_n <= n &&
                   !memcmp(s + n - st->from_n, st->from, (size_t)st->from_n); k++)
@@ -17071,12 +17170,14 @@ static void tfpi_decode_list(tfp_tokenizer *tok, const int32_t *ids, int64_t n, 
   int64_t i, bytes;
   int k;
   for (k = 0; k < 2; k++)
-    t[k].bytes = &tok->decoded[2 * k], t[k].ends = &tok->decoded[2 * k + 1], t[k].n = t[k].count = 0;
+    t[k].bytes = &tok->decoded[2 * k], t[k].ends = &tok->decoded[2 * k + 1],
+    t[k].n = t[k].count = 0;
   for (i = 0; i < n && !tok->ctx->status; i++) {
     const tfpi_token *token = &tok->tokens[ids[i]];
     if (flags & TFP_SKIP_SPECIAL && token->flags & TFPI_IS_SPECIAL) continue;
     if (tok->decs.n == 0 && t[0].count) tfpi_texts_add(tok->ctx, &t[0], " ", 1);
-    tfpi_texts_add(tok->ctx, &t[0], token->text, token->text_n);
+    if (token->flags & TFPI_IS_ADDED) tfpi_texts_add(tok->ctx, &t[0], token->raw, token->raw_n);
+    else tfpi_texts_add(tok->ctx, &t[0], token->text, token->text_n);
     tfpi_texts_end(tok->ctx, &t[0]);
   }
   for (k = 0; k < tok->decs.n && !tok->ctx->status; k++)
@@ -17277,7 +17378,8 @@ static tfp_status tfpi_merge_put(tfp_tokenizer *tok, const char *a, size_t an, c
                                  size_t bn) {
   const int32_t left = tfpi_token_find(tok, a, an, "", 0),
                 right = tfpi_token_find(tok, b, bn, "", 0);
-  const int32_t sum = tfpi_token_find(tok, a, an, b, bn);
+  const size_t skip = (size_t)tok->prefix_n < bn ? (size_t)tok->prefix_n : 0;
+  const int32_t sum = tfpi_token_find(tok, a, an, b + skip, bn - skip);
   tfpi_merge_entry *m = &tok->merges[tok->n_merges];
   if (left < 0 || right < 0 || sum < 0)
     return tfpi_fail(tok->ctx, TFP_ERR_FORMAT,
@@ -17388,7 +17490,8 @@ static const char *tfpi_keep_text(tfp_tokenizer *tok, const char *s, int64_t n) 
   return copy;
 }
 
-static const char tfpi_base64[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+static const char tfpi_base64[] =
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /* Base64 to bytes that the tokenizer keeps, a NUL behind them; NULL for what is none. */
 static char *tfpi_base64_read(tfp_tokenizer *tok, const char *s, int64_t n, int64_t *bytes) {
@@ -17411,7 +17514,7 @@ static char *tfpi_base64_read(tfp_tokenizer *tok, const char *s, int64_t n, int6
   return to;
 }
 
-/* A charsmap: size of the array, the array, texts that NULs end. All that it points to is checked. */
+/* A charsmap: size of the array, the array, texts that NULs end. All it points to is checked. */
 static tfp_status tfpi_load_charsmap(tfp_tokenizer *tok, const char *blob, int64_t n) {
   tfpi_charsmap *m = &tok->charsmap;
   int64_t i;
@@ -17489,7 +17592,8 @@ static tfp_status tfpi_load_normalizer(tfp_tokenizer *tok, const tfp_json *v) {
     }
   if (!strcmp(type, "BertNormalizer")) {
     for (i = 0; i < l->n; i++) /* tok->bert_ascii is for one */
-      if (l->at[i].kind == TFPI_NORM_BERT) return tfpi_refuse(tok, "normalizer", "BertNormalizer twice");
+      if (l->at[i].kind == TFPI_NORM_BERT)
+        return tfpi_refuse(tok, "normalizer", "BertNormalizer twice");
     st = tfpi_stage_add(tok, l, TFPI_NORM_BERT);
     st->flag[0] = tfp_json_get_bool(v, "clean_text", 1);
     st->flag[1] = tfp_json_get_bool(v, "handle_chinese_chars", 1);
@@ -17840,7 +17944,7 @@ static tfp_tokenizer *tfpi_load_json(tfp_ctx *ctx, const tfp_json *root) {
   tfp_tokenizer *tok;
   if (!pieces && strcmp(type, "BPE") && strcmp(type, "WordPiece")) {
     tfpi_fail(ctx, TFP_ERR_UNSUPPORTED,
-              "tfp_tokenizer_load: the model %s is not supported, only BPE, WordPiece and Unigram are",
+              "tfp_tokenizer_load: the model %s is not supported, only BPE, WordPiece and Unigram",
               type);
     return NULL;
   }
@@ -17964,7 +18068,8 @@ static int tfpi_next_field(const unsigned char **at, const unsigned char *end, t
 typedef struct tfpi_spiece {
   const unsigned char *charsmap;
   int64_t n_charsmap, n_pieces, type, unk, bos, eos, pad;
-  int byte_fallback, suffix, dummy_prefix, squeeze, escape, inner; /* inner: a sign within a piece */
+  int byte_fallback, suffix, dummy_prefix, squeeze, escape;
+  int inner; /* some piece has the sign for a blank inside */
 } tfpi_spiece;
 
 /* The trainer's settings (part 2) or the normaliser's (part 3). */
@@ -18133,7 +18238,8 @@ static tfp_tokenizer *tfpi_load_spiece(tfp_ctx *ctx, const char *path, const tfp
   if (tok && !ctx->status && !tfpi_added_from_flags(tok) &&
       !tfpi_load_fallback(tok, m.byte_fallback && !t5) && !tfpi_spiece_stages(tok, &m, t5) &&
       !tfpi_unigram_ready(tok, m.unk) && m.type == 2) {
-    tok->model = TFPI_MODEL_BPE, tok->fuse_unk = tok->unk >= 0, tok->affixed = tok->fallback != NULL;
+    tok->model = TFPI_MODEL_BPE, tok->fuse_unk = tok->unk >= 0,
+    tok->affixed = tok->fallback != NULL;
     tfpi_spiece_merges(tok);
   }
   if (tok && !ctx->status && t5 && m.eos >= 0 && m.eos < m.n_pieces) {
@@ -18169,7 +18275,7 @@ static tfp_tokenizer *tfpi_load_pair(tfp_ctx *ctx, const char *vocab_path,
     tfp_tokenizer_free(tok);
     return NULL;
   }
-  tok->byte_level = tok->trim_offsets = tok->post_bytes = tok->post_trim = 1;
+  tok->byte_level = tok->trim_offsets = 1;
   tok->pre = TFPI_PRE_GPT2, tok->decoder = TFPI_DECODE_BYTES;
   for (i = 0; i < TFPI_COUNT(specials); i++) {
     const int32_t id = tfp_token_id(tok, specials[i]);
@@ -18179,6 +18285,7 @@ static tfp_tokenizer *tfpi_load_pair(tfp_ctx *ctx, const char *vocab_path,
       tfp_token_id(tok, "<s>") >= 0 && tfp_token_id(tok, "</s>") >= 0) {
     tfpi_template_style(tok, TFP_SPECIALS_ROBERTA);
     tok->post = TFPI_POST_ROBERTA;
+    tok->post_bytes = tok->post_trim = 1;
   }
   return tok;
 }
@@ -18232,8 +18339,8 @@ static int tfpi_first_file(tfp_ctx *ctx, const char *dir, const char *const *nam
 
 TFP_API tfp_tokenizer *tfp_tokenizer_load(tfp_ctx *ctx, const char *dir) {
   static const char *const files[] = {
-      "tokenizer.json", "vocab.txt",    "spiece.model", "tokenizer.model", "sentencepiece.bpe.model",
-      "vocab.json",     "encoder.json", "tokenizer_config.json"};
+      "tokenizer.json",          "vocab.txt",  "spiece.model", "tokenizer.model",
+      "sentencepiece.bpe.model", "vocab.json", "encoder.json", "tokenizer_config.json"};
   tfp_tokenizer *tok = NULL;
   tfp_json *root, *config = NULL;
   char path[1024], merges[1024];
@@ -18694,25 +18801,30 @@ static void *tfpi_list_room(tfpi_list *l, int64_t n) {
 
 /* A file is cut into blocks of whole lines; the threads list the words of a block each, and the
  * lists are added up in the order of the blocks. So what is counted, and the order of words, do not
- * depend on the threads. */
+ * depend on the threads. Stages need memory as they go, and a context gives it to one thread only:
+ * each block has its own small context, unless the caller's allocator is used, which may not bear
+ * that; then there is one block. */
 enum {
   TFPI_BLOCKS_MAX = 16,
-  TFPI_BLOCK_WORDS = 1 << 15 /* distinct ones; a block that has more is gone through again */
+  TFPI_BLOCK_WORDS = 1 << 15, /* distinct ones; a block that has more is gone through again */
+  TFPI_BLOCK_TEXT = 2 * TFPI_PIECE_MAX
 };
 typedef struct tfpi_word_count { int64_t text, count; int32_t n, hash; } tfpi_word_count;
 typedef struct tfpi_block_word { int32_t at, n; uint32_t hash; int32_t count; } tfpi_block_word;
 typedef struct tfpi_count_block {
-  const tfp_tokenizer *tok;
+  tfp_ctx *own;          /* NULL: none */
+  tfp_tokenizer *tok;
   char *bytes;           /* room for TFPI_PIECE_MAX */
   int64_t n;
-  tfpi_block_word *word; /* at: in bytes */
+  char *text;            /* words that stages made; NULL if they are in bytes as they are */
+  int64_t text_n;
+  tfpi_block_word *word; /* at: in text or bytes */
   int32_t *slots, n_words;
   int64_t skip, seen;    /* words counted before, and so far */
   int full;
 } tfpi_count_block;
 typedef struct tfpi_counter {
   tfp_ctx *ctx;
-  tfp_tokenizer *tok;
   const char *who;
   int64_t max_words;
   tfpi_list text, words, slots; /* bytes; tfpi_word_count; hash table of int32_t, -1 empty */
@@ -18745,27 +18857,34 @@ TFPI_INLINE uint32_t tfpi_word_hash(const char *s, int64_t n) {
   return (uint32_t)h;
 }
 
-/* Counts a word of a block; 0: there is no room for it. */
-static int tfpi_block_count(tfpi_count_block *b, const char *s, int64_t n) {
+/* Counts a word of a block; an error if there is no room for it. */
+static tfp_status tfpi_block_count(void *user, const char *s, int64_t n) {
+  tfpi_count_block *b = (tfpi_count_block *)user;
+  const char *base = b->text ? b->text : b->bytes;
   const uint32_t hash = tfpi_word_hash(s, n);
   uint32_t h = hash & (2 * TFPI_BLOCK_WORDS - 1);
   tfpi_block_word *w;
-  if (b->seen++ < b->skip) return 1;
+  if (b->full) return TFP_ERR_NOMEM; /* stages may go on to the end of a run */
+  if (b->seen++ < b->skip || n > TFPI_PIECE_MAX) return TFP_OK;
   for (; b->slots[h] >= 0; h = (h + 1) & (2 * TFPI_BLOCK_WORDS - 1)) {
     w = &b->word[b->slots[h]];
-    if (w->hash == hash && w->n == n && !memcmp(b->bytes + w->at, s, (size_t)n)) {
+    if (w->hash == hash && w->n == n && !memcmp(base + w->at, s, (size_t)n)) {
       w->count++;
-      return 1;
+      return TFP_OK;
     }
   }
-  if (b->n_words == TFPI_BLOCK_WORDS) {
+  if (b->n_words == TFPI_BLOCK_WORDS || b->text_n + n > TFPI_BLOCK_TEXT) {
     b->full = 1, b->seen--;
-    return 0;
+    return TFP_ERR_NOMEM;
   }
   b->slots[h] = b->n_words;
   w = &b->word[b->n_words++];
-  w->at = (int32_t)(s - b->bytes), w->n = (int32_t)n, w->hash = hash, w->count = 1;
-  return 1;
+  if (b->text) {
+    memcpy(b->text + b->text_n, s, (size_t)n);
+    s = b->text + b->text_n, b->text_n += n;
+  }
+  w->at = (int32_t)(s - base), w->n = (int32_t)n, w->hash = hash, w->count = 1;
+  return TFP_OK;
 }
 
 /* Lists the words of a block. */
@@ -18773,15 +18892,19 @@ static void tfpi_count_lines(void *arg, int64_t number, int thread) {
   tfpi_count_block *b = (tfpi_count_block *)arg + number;
   const char *s = b->bytes, *stop = s + b->n;
   (void)thread;
-  b->n_words = b->full = 0, b->seen = 0;
+  b->n_words = b->full = 0, b->seen = b->text_n = 0;
   memset(b->slots, 0xFF, 2 * TFPI_BLOCK_WORDS * sizeof *b->slots);
+  if (b->text) {
+    tfpi_each_word(b->tok, b->bytes, b->n, 0, tfpi_block_count, b);
+    return;
+  }
   while (s < stop) {
     const char *newline = (const char *)memchr(s, '\n', (size_t)(stop - s));
     const int64_t line = newline ? newline - s + 1 : stop - s;
     int64_t i = 0, end;
     for (; i < line; i = end) {
       end = tfpi_gpt2_word(b->tok, s, i, line);
-      if (!tfpi_block_count(b, s + i, end - i)) return;
+      if (tfpi_block_count(b, s + i, end - i)) return;
     }
     s += line;
   }
@@ -18829,26 +18952,20 @@ static tfp_status tfpi_count_word(tfpi_counter *c, const char *s, int64_t n, uin
   return 2 * c->words.n > c->slots.n ? tfpi_words_rehash(c) : TFP_OK;
 }
 
-/* Counts a word that the stages give. */
-static tfp_status tfpi_count_staged(void *user, const char *s, int64_t n) {
-  return tfpi_count_word((tfpi_counter *)user, s, n, tfpi_word_hash(s, n), 1);
-}
-
 /* Counts the words of the first k blocks. */
 static tfp_status tfpi_count_blocks(tfpi_counter *c, int k) {
   int i, j;
-  if (c->tok->pre == TFPI_PRE_STAGES) { /* whose buffers are the tokenizer's: one thread */
-    for (i = 0; i < k && !c->ctx->status; i++)
-      tfpi_each_word(c->tok, c->block[i].bytes, c->block[i].n, 0, tfpi_count_staged, c);
-    return c->ctx->status;
-  }
   for (i = 0; i < k; i++) c->block[i].skip = 0;
   tfpi_parallel(c->ctx, k, tfpi_count_lines, c->block);
   for (i = 0; i < k; i++) {
     tfpi_count_block *b = &c->block[i];
+    const char *base = b->text ? b->text : b->bytes;
     for (;;) {
+      if (b->own && b->own->status)
+        return tfpi_fail(c->ctx, b->own->status, "%s: %s", c->who, tfp_error_message(b->own));
+      if (c->ctx->status) return c->ctx->status;
       for (j = 0; j < b->n_words; j++)
-        if (tfpi_count_word(c, b->bytes + b->word[j].at, b->word[j].n, b->word[j].hash,
+        if (tfpi_count_word(c, base + b->word[j].at, b->word[j].n, b->word[j].hash,
                             b->word[j].count))
           return c->ctx->status;
       if (!b->full) break;
@@ -18874,7 +18991,7 @@ static tfp_status tfpi_count_file(tfpi_counter *c, const char *path) {
       at_end = have < TFPI_PIECE_MAX;
       for (use = have; !at_end && use > 0 && b->bytes[use - 1] != '\n';) use--;
       if (!use && have) { /* a very long line */
-        use = tfpi_safe_cut(c->tok, b->bytes, have, 0);
+        use = tfpi_safe_cut(b->tok, b->bytes, have, 0);
         if (!use) use = have;
       }
       b->n = use;
@@ -18888,33 +19005,67 @@ static tfp_status tfpi_count_file(tfpi_counter *c, const char *path) {
 }
 
 static void tfpi_counter_close(tfpi_counter *c) {
+  int i;
+  for (i = 0; i < c->n_blocks; i++) {
+    if (c->block[i].own) tfp_destroy(c->block[i].own);
+    else if (c->block[i].text) tfp_tokenizer_free(c->block[i].tok);
+  }
   tfpi_arena_close(&c->arena);
   tfpi_list_close(&c->slots);
   tfpi_list_close(&c->words);
   tfpi_list_close(&c->text);
 }
 
-/* Counts the words of all files, as tok cuts them. Close it in any case. */
-static tfp_status tfpi_counter_open(tfpi_counter *c, tfp_tokenizer *tok, const char *who,
-                                    const char *const *paths, int n, int64_t max_words) {
-  tfp_ctx *ctx = tok->ctx;
-  int i;
+static void tfpi_counter_open(tfp_ctx *ctx, tfpi_counter *c, const char *who, int64_t max_words) {
   memset(c, 0, sizeof *c);
-  c->ctx = ctx, c->tok = tok, c->who = who, c->max_words = max_words;
-  c->n_blocks = ctx->threads < TFPI_BLOCKS_MAX ? ctx->threads : TFPI_BLOCKS_MAX;
+  c->ctx = ctx, c->who = who, c->max_words = max_words;
   tfpi_arena_open(ctx, &c->arena);
   tfpi_list_open(ctx, &c->text, 1);
   tfpi_list_open(ctx, &c->words, sizeof(tfpi_word_count));
   tfpi_list_open(ctx, &c->slots, sizeof(int32_t));
-  c->block = (tfpi_count_block *)tfpi_new(&c->arena, c->n_blocks, sizeof *c->block);
-  c->rest = (char *)tfpi_new(&c->arena, TFPI_PIECE_MAX, 1);
-  for (i = 0; i < c->n_blocks && !ctx->status; i++) {
-    tfpi_count_block *b = &c->block[i];
-    b->tok = tok;
-    b->bytes = (char *)tfpi_new(&c->arena, TFPI_PIECE_MAX, 1);
-    b->word = (tfpi_block_word *)tfpi_new(&c->arena, TFPI_BLOCK_WORDS, sizeof *b->word);
-    b->slots = (int32_t *)tfpi_new(&c->arena, 2 * TFPI_BLOCK_WORDS, sizeof *b->slots);
+}
+
+/* A tokenizer that cuts words as tok will: the same stages and no vocabulary. NULL on error. */
+static tfp_tokenizer *tfpi_cutter(tfp_ctx *ctx, const tfp_tokenizer *tok) {
+  tfp_tokenizer *cutter = tfpi_tokenizer_new(ctx, 1);
+  if (!cutter) return NULL;
+  cutter->norms = tok->norms, cutter->pres = tok->pres, cutter->pre = TFPI_PRE_STAGES;
+  cutter->model = TFPI_MODEL_WORDPIECE, cutter->prefix = "";
+  return tfpi_tokenizer_ready(cutter);
+}
+
+static tfp_status tfpi_block_open(tfpi_counter *c, tfpi_count_block *b, tfp_tokenizer *tok) {
+  tfp_ctx *ctx = c->ctx;
+  b->bytes = (char *)tfpi_new(&c->arena, TFPI_PIECE_MAX, 1);
+  b->word = (tfpi_block_word *)tfpi_new(&c->arena, TFPI_BLOCK_WORDS, sizeof *b->word);
+  b->slots = (int32_t *)tfpi_new(&c->arena, 2 * TFPI_BLOCK_WORDS, sizeof *b->slots);
+  b->tok = tok;
+  if (tok->pre != TFPI_PRE_STAGES || ctx->status) return ctx->status;
+  if (c->n_blocks > 1) {
+    tfp_desc desc;
+    memset(&desc, 0, sizeof desc);
+    desc.threads = 1;
+    b->own = tfp_create(&desc);
+    if (!b->own) return tfpi_fail(ctx, TFP_ERR_NOMEM, "memory: none for a thread of %s", c->who);
   }
+  b->tok = tfpi_cutter(b->own ? b->own : ctx, tok);
+  if (b->tok) b->text = (char *)tfpi_new(&c->arena, TFPI_BLOCK_TEXT, 1);
+  else if (!ctx->status)
+    tfpi_fail(ctx, b->own->status, "%s: %s", c->who, tfp_error_message(b->own));
+  return ctx->status;
+}
+
+/* Counts the words of all files, as tok cuts them. */
+static tfp_status tfpi_count_files(tfpi_counter *c, tfp_tokenizer *tok, const char *const *paths,
+                                   int n) {
+  tfp_ctx *ctx = c->ctx;
+  int i;
+  int blocks = ctx->threads < TFPI_BLOCKS_MAX ? ctx->threads : TFPI_BLOCKS_MAX;
+  if (tok->pre == TFPI_PRE_STAGES && ctx->desc.allocator.alloc) blocks = 1;
+  c->block = (tfpi_count_block *)tfpi_new(&c->arena, blocks, sizeof *c->block);
+  c->rest = (char *)tfpi_new(&c->arena, TFPI_PIECE_MAX, 1);
+  if (c->block) c->n_blocks = blocks;
+  for (i = 0; i < blocks && !ctx->status; i++) tfpi_block_open(c, &c->block[i], tok);
   if (!ctx->status) tfpi_slots_make(&c->slots, 1 << 16);
   for (i = 0; i < n && !ctx->status; i++) tfpi_count_file(c, paths[i]);
   return ctx->status;
@@ -19169,8 +19320,8 @@ static tfp_status tfpi_trainer_bytes(tfpi_trainer *t) {
   return tfpi_trainer_pairs(t);
 }
 
-/* Words to symbols: a token c for each character of the alphabet, which is the `limit` commonest, and
- * a token ##c for one that stands elsewhere than first in a word; both in order of code points.
+/* Words to symbols: a token c for each character of the alphabet, which is the `limit` commonest,
+ * and a token ##c for one that stands elsewhere than first in a word; both in order of code points.
  * Other characters are left out of words. From here on words[].n counts symbols. */
 static tfp_status tfpi_trainer_chars(tfpi_trainer *t, int64_t limit, int64_t vocab_size) {
   tfpi_word_count *w = (tfpi_word_count *)t->c.words.at;
@@ -19280,8 +19431,10 @@ static tfp_status tfpi_trainer_merge(tfpi_trainer *t, int64_t size) {
   return t->ctx->status;
 }
 
-static void tfpi_trainer_open(tfp_tokenizer *tok, tfpi_trainer *t, int64_t min_frequency) {
+static void tfpi_trainer_open(tfp_tokenizer *tok, tfpi_trainer *t, const char *who,
+                              int64_t min_frequency, int64_t max_words) {
   memset(t, 0, sizeof *t);
+  tfpi_counter_open(tok->ctx, &t->c, who, max_words);
   t->ctx = tok->ctx, t->tok = tok;
   t->min_frequency = min_frequency ? min_frequency : 2;
   tfpi_list_open(t->ctx, &t->symbols, sizeof(int32_t));
@@ -19329,11 +19482,11 @@ TFP_API tfp_tokenizer *tfp_tokenizer_train_bpe(tfp_ctx *ctx, const char *const *
   tok = tfpi_tokenizer_new(ctx, vocab_size);
   if (!tok) return NULL;
   tok->byte_level = 1, tok->pre = TFPI_PRE_GPT2, tok->decoder = TFPI_DECODE_BYTES;
-  tfpi_trainer_open(tok, &t, how.min_frequency);
+  tfpi_trainer_open(tok, &t, who, how.min_frequency, how.max_words);
   t.ties_larger = how.ties_larger;
-  tfpi_counter_open(&t.c, tok, who, paths, n, how.max_words);
-  if (!ctx->status && !tfpi_style_add(tok, style, 0, first) && !tfpi_add_bytes(tok, 1) &&
-      !tfpi_trainer_bytes(&t) && !tfpi_trainer_merge(&t, vocab_size - specials + first))
+  if (!tfpi_count_files(&t.c, tok, paths, n) && !tfpi_style_add(tok, style, 0, first) &&
+      !tfpi_add_bytes(tok, 1) && !tfpi_trainer_bytes(&t) &&
+      !tfpi_trainer_merge(&t, vocab_size - specials + first))
     tfpi_style_add(tok, style, first, 256);
   tok->n_merges = t.merges.n;
   tok->merges = (tfpi_merge_entry *)tfpi_new(tok->arena, t.merges.n, sizeof *tok->merges);
@@ -19358,21 +19511,12 @@ static void tfpi_stages_bert(tfp_tokenizer *tok, const tfp_wordpiece_options *ho
   st->from = "##", st->from_n = 2, st->flag[0] = 1;
 }
 
-/* A tokenizer that cuts words as tok will: the same stages and no vocabulary. NULL on error. */
-static tfp_tokenizer *tfpi_cutter(const tfp_tokenizer *tok) {
-  tfp_tokenizer *cutter = tfpi_tokenizer_new(tok->ctx, 1);
-  if (!cutter) return NULL;
-  cutter->norms = tok->norms, cutter->pres = tok->pres, cutter->pre = TFPI_PRE_STAGES;
-  cutter->model = TFPI_MODEL_WORDPIECE, cutter->prefix = "";
-  return tfpi_tokenizer_ready(cutter);
-}
-
 TFP_API tfp_tokenizer *tfp_tokenizer_train_wordpiece(tfp_ctx *ctx, const char *const *paths, int n,
                                                      int64_t vocab_size,
                                                      const tfp_wordpiece_options *options) {
   const char *who = "tfp_tokenizer_train_wordpiece";
   tfp_wordpiece_options how;
-  tfp_tokenizer *tok, *cutter;
+  tfp_tokenizer *tok;
   tfpi_trainer t;
   if (tfpi_check_style(ctx, TFP_SPECIALS_BERT, who) || tfpi_check_paths(ctx, paths, n, who))
     return NULL;
@@ -19387,14 +19531,11 @@ TFP_API tfp_tokenizer *tfp_tokenizer_train_wordpiece(tfp_ctx *ctx, const char *c
   tok = tfpi_tokenizer_new(ctx, vocab_size);
   if (!tok) return NULL;
   tfpi_stages_bert(tok, &how);
-  tfpi_trainer_open(tok, &t, how.min_frequency);
-  cutter = tfpi_cutter(tok);
-  if (cutter) tfpi_counter_open(&t.c, cutter, who, paths, n, how.max_words);
-  if (!ctx->status && !tfpi_style_add(tok, TFP_SPECIALS_BERT, 0, 256) &&
+  tfpi_trainer_open(tok, &t, who, how.min_frequency, how.max_words);
+  if (!tfpi_count_files(&t.c, tok, paths, n) && !tfpi_style_add(tok, TFP_SPECIALS_BERT, 0, 256) &&
       !tfpi_trainer_chars(&t, how.limit_alphabet ? how.limit_alphabet : 1000, vocab_size))
     tfpi_trainer_merge(&t, vocab_size);
-  if (cutter) tfpi_trainer_close(&t);
-  tfp_tokenizer_free(cutter);
+  tfpi_trainer_close(&t);
   if (!ctx->status) return tfpi_tokenizer_finish(tok, TFP_SPECIALS_BERT);
   tfp_tokenizer_free(tok);
   return NULL;
@@ -19431,7 +19572,7 @@ typedef struct tfpi_lattices {
   int64_t n_pieces;
   uint32_t *arc, *first;   /* piece<<5 | length; those from place i are arc[first[i], first[i+1]) */
   double unk_score, unk_p;
-  double one;              /* sums are in units of 1/one: integers, so that their order is nothing */
+  double one;              /* sums count in units of 1/one: with integers their order is nothing */
   int64_t *sums;           /* (threads, pieces + 1); the last is for unknown characters */
   tfpi_cell *cells;        /* (threads, longest + 1) */
   double *loss;            /* of candidates; that and alternatives are for pruning */
@@ -19577,8 +19718,10 @@ static tfp_status tfpi_unigram_arcs(tfpi_lattices *u, const int32_t *rank) {
   u->arc = (uint32_t *)tfpi_new(&u->arena, total, sizeof *u->arc);
   if (u->ctx->status) return u->ctx->status;
   for (i = 0; i < u->n_text; i++)
-    if (u->text[i])
-      u->arc[u->first[i]++] = (uint32_t)tfpi_alphabet_at(&u->alphabet, u->text[i])->id << TFPI_ARC_BITS | 1;
+    if (u->text[i]) {
+      const int32_t id = tfpi_alphabet_at(&u->alphabet, u->text[i])->id;
+      u->arc[u->first[i]++] = (uint32_t)id << TFPI_ARC_BITS | 1;
+    }
   for (n = 2; n <= u->how.max_piece; n++)
     for (i = u->n_chars; i < u->n_pieces; i++) {
       const tfpi_substring *f = &u->found[rank[i - u->n_chars]];
@@ -19706,14 +19849,14 @@ static void tfpi_best_word(const tfpi_lattices *u, int64_t w, tfpi_cell *c, int6
 static void tfpi_expect_block(void *arg, int64_t block, int thread) {
   tfpi_lattices *u = (tfpi_lattices *)arg;
   int64_t w = block * TFPI_WORDS_BLOCK, end = tfpi_min64(w + TFPI_WORDS_BLOCK, u->n_words);
-  for (; w < end; w++)
-    tfpi_expect_word(u, w, u->cells + thread * (u->longest + 1), u->sums + thread * (u->n_pieces + 1));
+  tfpi_cell *cells = u->cells + thread * (u->longest + 1);
+  for (; w < end; w++) tfpi_expect_word(u, w, cells, u->sums + thread * (u->n_pieces + 1));
 }
 static void tfpi_best_block(void *arg, int64_t block, int thread) {
   tfpi_lattices *u = (tfpi_lattices *)arg;
   int64_t w = block * TFPI_WORDS_BLOCK, end = tfpi_min64(w + TFPI_WORDS_BLOCK, u->n_words);
-  for (; w < end; w++)
-    tfpi_best_word(u, w, u->cells + thread * (u->longest + 1), u->sums + thread * (u->n_pieces + 1));
+  tfpi_cell *cells = u->cells + thread * (u->longest + 1);
+  for (; w < end; w++) tfpi_best_word(u, w, cells, u->sums + thread * (u->n_pieces + 1));
 }
 
 /* Sums over all words, in u->sums[0, pieces]. */
@@ -19781,7 +19924,7 @@ static void tfpi_loss_of_piece(tfpi_lattices *u, int64_t id) {
   tfpi_cell c[32];
   double log_sum, was, now = 0;
   uint32_t k;
-  int32_t i, n = 0;
+  int32_t i;
   u->loss[id] = INFINITY;
   if (piece->n == 1) return;
   for (i = 1; i <= piece->n; i++) c[i].a = -INFINITY;
@@ -19802,8 +19945,9 @@ static void tfpi_loss_of_piece(tfpi_lattices *u, int64_t id) {
   }
   if (u->sums[id] == 0) u->loss[id] = -INFINITY;
   if (u->sums[id] == 0 || c[piece->n].a > piece->score) return;
-  for (i = piece->n; i > 0; i -= (int32_t)(c[i].back & 31)) n++;
-  log_sum = log(u->sum_freq + freq * (n - 1));
+  /* The sum would grow by freq for each part but one. sentencepiece and the reference count all
+   * pieces here, not the parts; their vocabularies are the measure, so it stays. */
+  log_sum = log(u->sum_freq + freq * (double)u->n_pieces);
   for (i = piece->n; i > 0; i -= (int32_t)(c[i].back & 31))
     now += log((double)u->sums[c[i].back >> TFPI_ARC_BITS] + freq) - log_sum;
   was = log(freq) - log(u->sum_freq);
@@ -19823,8 +19967,8 @@ static int tfpi_by_score(const void *a, const void *b) {
   return x->number < y->number ? -1 : x->number > y->number;
 }
 
-/* Keeps what must stay, then those whose loss is largest, down to a share of the pieces. The unknown
- * piece counts as one, as in the reference. */
+/* Keeps what must stay, then those whose loss is largest, down to a share of the pieces. As in the
+ * reference the unknown counts as a piece. */
 static tfp_status tfpi_unigram_prune(tfpi_lattices *u) {
   const int64_t size = tfpi_max64(u->vocab_size * 11 / 10,
                                   (int64_t)((double)(u->n_pieces + 1) * u->how.shrink));
@@ -19871,7 +20015,8 @@ static int64_t tfpi_unigram_finish(tfpi_lattices *u, int64_t room, tfpi_final **
   if (u->ctx->status) return 0;
   for (i = 0; i < u->n_chars; i++) chars[i]->id = -1;
   for (i = 0; i < u->n_pieces; i++)
-    if (u->piece[i].n == 1) tfpi_alphabet_at(&u->alphabet, u->text[u->piece[i].at])->id = (int32_t)i;
+    if (u->piece[i].n == 1)
+      tfpi_alphabet_at(&u->alphabet, u->text[u->piece[i].at])->id = (int32_t)i;
   for (i = 0; i < u->n_chars; i++, n++) {
     item[n].c = chars[i]->c;
     item[n].score = chars[i]->id >= 0 ? u->piece[chars[i]->id].score : lowest;
@@ -19963,7 +20108,7 @@ TFP_API tfp_tokenizer *tfp_tokenizer_train_unigram(tfp_ctx *ctx, const char *con
                                                    int64_t vocab_size, tfp_special_style style,
                                                    const tfp_unigram_options *options) {
   const char *who = "tfp_tokenizer_train_unigram";
-  tfp_tokenizer *tok, *cutter;
+  tfp_tokenizer *tok;
   tfpi_counter c;
   tfpi_lattices u;
   if (tfpi_check_style(ctx, style, who) || tfpi_check_paths(ctx, paths, n, who)) return NULL;
@@ -19989,14 +20134,12 @@ TFP_API tfp_tokenizer *tfp_tokenizer_train_unigram(tfp_ctx *ctx, const char *con
   tfpi_stages_t5(tok);
   tok->scores = (double *)tfpi_new(tok->arena, vocab_size, sizeof *tok->scores);
   u.ctx = ctx, u.vocab_size = vocab_size;
+  tfpi_counter_open(ctx, &c, who, u.how.max_words);
   tfpi_arena_open(ctx, &u.arena);
   tfpi_arena_open(ctx, &u.seeding);
   tfpi_alphabet_open(ctx, &u.alphabet);
-  cutter = ctx->status ? NULL : tfpi_cutter(tok);
-  if (cutter && !tfpi_counter_open(&c, cutter, who, paths, n, u.how.max_words))
-    tfpi_unigram_learn(tok, &u, &c, style);
-  if (cutter) tfpi_counter_close(&c);
-  tfp_tokenizer_free(cutter);
+  if (!ctx->status && !tfpi_count_files(&c, tok, paths, n)) tfpi_unigram_learn(tok, &u, &c, style);
+  tfpi_counter_close(&c);
   tfpi_alphabet_close(&u.alphabet);
   tfpi_arena_close(&u.seeding);
   tfpi_arena_close(&u.arena);
