@@ -23952,21 +23952,7 @@ static tfp_status tfpi_write_config(tfp_ctx *ctx, const tfp_config *c,
   tfp_json_writer_save(w, path);
   tfp_json_writer_close(w);
   if (c->head != TFP_HEAD_LM || c->arch == TFP_ENCODER || ctx->status) return ctx->status;
-  if (tfpi_model_path(ctx, path, sizeof path, dir, "generation_config.json")) return ctx->status;
-  w = tfp_json_writer_open(ctx, TFP_JSON_PRETTY);
-  tfp_json_begin_object(w);
-  for (i = 0; i < 4; i++) {
-    static const char *const names[] = {"bos_token_id", "decoder_start_token_id", "eos_token_id",
-                                        "pad_token_id"};
-    const int32_t ids[] = {c->bos, c->decoder_start, c->eos, c->pad};
-    if (ids[i] < 0) continue;
-    tfp_json_key(w, names[i], -1);
-    tfp_json_put_int(w, ids[i]);
-  }
-  tfp_json_end_object(w);
-  tfp_json_writer_save(w, path);
-  tfp_json_writer_close(w);
-  return ctx->status;
+  return tfp_gen_save(ctx, dir, c, NULL);
 }
 TFP_API tfp_status tfp_config_save(tfp_ctx *ctx, const tfp_config *c, const char *dir) {
   tfpi_config_notes notes;
