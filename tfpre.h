@@ -18545,25 +18545,30 @@ static void *tfpi_list_room(tfpi_list *l, int64_t n) {
 
 /* A file is cut into blocks of whole lines; the threads list the words of a block each, and the
  * lists are added up in the order of the blocks. So what is counted, and the order of words, do not
- * depend on the threads. */
+ * depend on the threads. Stages need memory as they go, and a context gives it to one thread only:
+ * each block has its own small context, unless the caller's allocator is used, which may not bear
+ * that; then there is one block. */
 enum {
   TFPI_BLOCKS_MAX = 16,
-  TFPI_BLOCK_WORDS = 1 << 15 /* distinct ones; a block that has more is gone through again */
+  TFPI_BLOCK_WORDS = 1 << 15, /* distinct ones; a block that has more is gone through again */
+  TFPI_BLOCK_TEXT = 2 * TFPI_PIECE_MAX
 };
 typedef struct tfpi_word_count { int64_t text, count; int32_t n, hash; } tfpi_word_count;
 typedef struct tfpi_block_word { int32_t at, n; uint32_t hash; int32_t count; } tfpi_block_word;
 typedef struct tfpi_count_block {
-  const tfp_tokenizer *tok;
+  tfp_ctx *own;          /* NULL: none */
+  tfp_tokenizer *tok;
   char *bytes;           /* room for TFPI_PIECE_MAX */
   int64_t n;
-  tfpi_block_word *word; /* at: in bytes */
+  char *text;            /* words that stages made; NULL if they are in bytes as they are */
+  int64_t text_n;
+  tfpi_block_word *word; /* at: in text or bytes */
   int32_t *slots, n_words;
   int64_t skip, seen;    /* words counted before, and so far */
   int full;
 } tfpi_count_block;
 typedef struct tfpi_counter {
   tfp_ctx *ctx;
-  tfp_tokenizer *tok;
   const char *who;
   int64_t max_words;
   tfpi_list text, words, slots; /* bytes; tfpi_word_count; hash table of int32_t, -1 empty */
@@ -18596,27 +18601,34 @@ TFPI_INLINE uint32_t tfpi_word_hash(const char *s, int64_t n) {
   return (uint32_t)h;
 }
 
-/* Counts a word of a block; 0: there is no room for it. */
-static int tfpi_block_count(tfpi_count_block *b, const char *s, int64_t n) {
+/* Counts a word of a block; an error if there is no room for it. */
+static tfp_status tfpi_block_count(void *user, const char *s, int64_t n) {
+  tfpi_count_block *b = (tfpi_count_block *)user;
+  const char *base = b->text ? b->text : b->bytes;
   const uint32_t hash = tfpi_word_hash(s, n);
   uint32_t h = hash & (2 * TFPI_BLOCK_WORDS - 1);
   tfpi_block_word *w;
-  if (b->seen++ < b->skip) return 1;
+  if (b->full) return TFP_ERR_NOMEM; /* stages may go on to the end of a run */
+  if (b->seen++ < b->skip || n > TFPI_PIECE_MAX) return TFP_OK;
   for (; b->slots[h] >= 0; h = (h + 1) & (2 * TFPI_BLOCK_WORDS - 1)) {
     w = &b->word[b->slots[h]];
-    if (w->hash == hash && w->n == n && !memcmp(b->bytes + w->at, s, (size_t)n)) {
+    if (w->hash == hash && w->n == n && !memcmp(base + w->at, s, (size_t)n)) {
       w->count++;
-      return 1;
+      return TFP_OK;
     }
   }
-  if (b->n_words == TFPI_BLOCK_WORDS) {
+  if (b->n_words == TFPI_BLOCK_WORDS || b->text_n + n > TFPI_BLOCK_TEXT) {
     b->full = 1, b->seen--;
-    return 0;
+    return TFP_ERR_NOMEM;
   }
   b->slots[h] = b->n_words;
   w = &b->word[b->n_words++];
-  w->at = (int32_t)(s - b->bytes), w->n = (int32_t)n, w->hash = hash, w->count = 1;
-  return 1;
+  if (b->text) {
+    memcpy(b->text + b->text_n, s, (size_t)n);
+    s = b->text + b->text_n, b->text_n += n;
+  }
+  w->at = (int32_t)(s - base), w->n = (int32_t)n, w->hash = hash, w->count = 1;
+  return TFP_OK;
 }
 
 /* Lists the words of a block. */
@@ -18624,15 +18636,19 @@ static void tfpi_count_lines(void *arg, int64_t number, int thread) {
   tfpi_count_block *b = (tfpi_count_block *)arg + number;
   const char *s = b->bytes, *stop = s + b->n;
   (void)thread;
-  b->n_words = b->full = 0, b->seen = 0;
+  b->n_words = b->full = 0, b->seen = b->text_n = 0;
   memset(b->slots, 0xFF, 2 * TFPI_BLOCK_WORDS * sizeof *b->slots);
+  if (b->text) {
+    tfpi_each_word(b->tok, b->bytes, b->n, 0, tfpi_block_count, b);
+    return;
+  }
   while (s < stop) {
     const char *newline = (const char *)memchr(s, '\n', (size_t)(stop - s));
     const int64_t line = newline ? newline - s + 1 : stop - s;
     int64_t i = 0, end;
     for (; i < line; i = end) {
       end = tfpi_gpt2_word(b->tok, s, i, line);
-      if (!tfpi_block_count(b, s + i, end - i)) return;
+      if (tfpi_block_count(b, s + i, end - i)) return;
     }
     s += line;
   }
@@ -18680,26 +18696,20 @@ static tfp_status tfpi_count_word(tfpi_counter *c, const char *s, int64_t n, uin
   return 2 * c->words.n > c->slots.n ? tfpi_words_rehash(c) : TFP_OK;
 }
 
-/* Counts a word that the stages give. */
-static tfp_status tfpi_count_staged(void *user, const char *s, int64_t n) {
-  return tfpi_count_word((tfpi_counter *)user, s, n, tfpi_word_hash(s, n), 1);
-}
-
 /* Counts the words of the first k blocks. */
 static tfp_status tfpi_count_blocks(tfpi_counter *c, int k) {
   int i, j;
-  if (c->tok->pre == TFPI_PRE_STAGES) { /* whose buffers are the tokenizer's: one thread */
-    for (i = 0; i < k && !c->ctx->status; i++)
-      tfpi_each_word(c->tok, c->block[i].bytes, c->block[i].n, 0, tfpi_count_staged, c);
-    return c->ctx->status;
-  }
   for (i = 0; i < k; i++) c->block[i].skip = 0;
   tfpi_parallel(c->ctx, k, tfpi_count_lines, c->block);
   for (i = 0; i < k; i++) {
     tfpi_count_block *b = &c->block[i];
+    const char *base = b->text ? b->text : b->bytes;
     for (;;) {
+      if (b->own && b->own->status)
+        return tfpi_fail(c->ctx, b->own->status, "%s: %s", c->who, tfp_error_message(b->own));
+      if (c->ctx->status) return c->ctx->status;
       for (j = 0; j < b->n_words; j++)
-        if (tfpi_count_word(c, b->bytes + b->word[j].at, b->word[j].n, b->word[j].hash,
+        if (tfpi_count_word(c, base + b->word[j].at, b->word[j].n, b->word[j].hash,
                             b->word[j].count))
           return c->ctx->status;
       if (!b->full) break;
@@ -18725,7 +18735,7 @@ static tfp_status tfpi_count_file(tfpi_counter *c, const char *path) {
       at_end = have < TFPI_PIECE_MAX;
       for (use = have; !at_end && use > 0 && b->bytes[use - 1] != '\n';) use--;
       if (!use && have) { /* a very long line */
-        use = tfpi_safe_cut(c->tok, b->bytes, have, 0);
+        use = tfpi_safe_cut(b->tok, b->bytes, have, 0);
         if (!use) use = have;
       }
       b->n = use;
@@ -18739,6 +18749,11 @@ static tfp_status tfpi_count_file(tfpi_counter *c, const char *path) {
 }
 
 static void tfpi_counter_close(tfpi_counter *c) {
+  int i;
+  for (i = 0; i < c->n_blocks; i++) {
+    if (c->block[i].own) tfp_destroy(c->block[i].own);
+    else if (c->block[i].text) tfp_tokenizer_free(c->block[i].tok);
+  }
   tfpi_arena_close(&c->arena);
   tfpi_list_close(&c->slots);
   tfpi_list_close(&c->words);
@@ -18754,22 +18769,47 @@ static void tfpi_counter_open(tfp_ctx *ctx, tfpi_counter *c, const char *who, in
   tfpi_list_open(ctx, &c->slots, sizeof(int32_t));
 }
 
+/* A tokenizer that cuts words as tok will: the same stages and no vocabulary. NULL on error. */
+static tfp_tokenizer *tfpi_cutter(tfp_ctx *ctx, const tfp_tokenizer *tok) {
+  tfp_tokenizer *cutter = tfpi_tokenizer_new(ctx, 1);
+  if (!cutter) return NULL;
+  cutter->norms = tok->norms, cutter->pres = tok->pres, cutter->pre = TFPI_PRE_STAGES;
+  cutter->model = TFPI_MODEL_WORDPIECE, cutter->prefix = "";
+  return tfpi_tokenizer_ready(cutter);
+}
+
+static tfp_status tfpi_block_open(tfpi_counter *c, tfpi_count_block *b, tfp_tokenizer *tok) {
+  tfp_ctx *ctx = c->ctx;
+  b->bytes = (char *)tfpi_new(&c->arena, TFPI_PIECE_MAX, 1);
+  b->word = (tfpi_block_word *)tfpi_new(&c->arena, TFPI_BLOCK_WORDS, sizeof *b->word);
+  b->slots = (int32_t *)tfpi_new(&c->arena, 2 * TFPI_BLOCK_WORDS, sizeof *b->slots);
+  b->tok = tok;
+  if (tok->pre != TFPI_PRE_STAGES || ctx->status) return ctx->status;
+  if (c->n_blocks > 1) {
+    tfp_desc desc;
+    memset(&desc, 0, sizeof desc);
+    desc.threads = 1;
+    b->own = tfp_create(&desc);
+    if (!b->own) return tfpi_fail(ctx, TFP_ERR_NOMEM, "memory: none for a thread of %s", c->who);
+  }
+  b->tok = tfpi_cutter(b->own ? b->own : ctx, tok);
+  if (b->tok) b->text = (char *)tfpi_new(&c->arena, TFPI_BLOCK_TEXT, 1);
+  else if (!ctx->status)
+    tfpi_fail(ctx, b->own->status, "%s: %s", c->who, tfp_error_message(b->own));
+  return ctx->status;
+}
+
 /* Counts the words of all files, as tok cuts them. */
 static tfp_status tfpi_count_files(tfpi_counter *c, tfp_tokenizer *tok, const char *const *paths,
                                    int n) {
   tfp_ctx *ctx = c->ctx;
   int i;
-  c->tok = tok;
-  c->n_blocks = ctx->threads < TFPI_BLOCKS_MAX ? ctx->threads : TFPI_BLOCKS_MAX;
-  c->block = (tfpi_count_block *)tfpi_new(&c->arena, c->n_blocks, sizeof *c->block);
+  int blocks = ctx->threads < TFPI_BLOCKS_MAX ? ctx->threads : TFPI_BLOCKS_MAX;
+  if (tok->pre == TFPI_PRE_STAGES && ctx->desc.allocator.alloc) blocks = 1;
+  c->block = (tfpi_count_block *)tfpi_new(&c->arena, blocks, sizeof *c->block);
   c->rest = (char *)tfpi_new(&c->arena, TFPI_PIECE_MAX, 1);
-  for (i = 0; i < c->n_blocks && !ctx->status; i++) {
-    tfpi_count_block *b = &c->block[i];
-    b->tok = tok;
-    b->bytes = (char *)tfpi_new(&c->arena, TFPI_PIECE_MAX, 1);
-    b->word = (tfpi_block_word *)tfpi_new(&c->arena, TFPI_BLOCK_WORDS, sizeof *b->word);
-    b->slots = (int32_t *)tfpi_new(&c->arena, 2 * TFPI_BLOCK_WORDS, sizeof *b->slots);
-  }
+  if (c->block) c->n_blocks = blocks;
+  for (i = 0; i < blocks && !ctx->status; i++) tfpi_block_open(c, &c->block[i], tok);
   if (!ctx->status) tfpi_slots_make(&c->slots, 1 << 16);
   for (i = 0; i < n && !ctx->status; i++) tfpi_count_file(c, paths[i]);
   return ctx->status;
@@ -19215,21 +19255,12 @@ static void tfpi_stages_bert(tfp_tokenizer *tok, const tfp_wordpiece_options *ho
   st->from = "##", st->from_n = 2, st->flag[0] = 1;
 }
 
-/* A tokenizer that cuts words as tok will: the same stages and no vocabulary. NULL on error. */
-static tfp_tokenizer *tfpi_cutter(const tfp_tokenizer *tok) {
-  tfp_tokenizer *cutter = tfpi_tokenizer_new(tok->ctx, 1);
-  if (!cutter) return NULL;
-  cutter->norms = tok->norms, cutter->pres = tok->pres, cutter->pre = TFPI_PRE_STAGES;
-  cutter->model = TFPI_MODEL_WORDPIECE, cutter->prefix = "";
-  return tfpi_tokenizer_ready(cutter);
-}
-
 TFP_API tfp_tokenizer *tfp_tokenizer_train_wordpiece(tfp_ctx *ctx, const char *const *paths, int n,
                                                      int64_t vocab_size,
                                                      const tfp_wordpiece_options *options) {
   const char *who = "tfp_tokenizer_train_wordpiece";
   tfp_wordpiece_options how;
-  tfp_tokenizer *tok, *cutter;
+  tfp_tokenizer *tok;
   tfpi_trainer t;
   if (tfpi_check_style(ctx, TFP_SPECIALS_BERT, who) || tfpi_check_paths(ctx, paths, n, who))
     return NULL;
@@ -19245,13 +19276,10 @@ TFP_API tfp_tokenizer *tfp_tokenizer_train_wordpiece(tfp_ctx *ctx, const char *c
   if (!tok) return NULL;
   tfpi_stages_bert(tok, &how);
   tfpi_trainer_open(tok, &t, who, how.min_frequency, how.max_words);
-  cutter = tfpi_cutter(tok);
-  if (cutter && !tfpi_count_files(&t.c, cutter, paths, n) &&
-      !tfpi_style_add(tok, TFP_SPECIALS_BERT, 0, 256) &&
+  if (!tfpi_count_files(&t.c, tok, paths, n) && !tfpi_style_add(tok, TFP_SPECIALS_BERT, 0, 256) &&
       !tfpi_trainer_chars(&t, how.limit_alphabet ? how.limit_alphabet : 1000, vocab_size))
     tfpi_trainer_merge(&t, vocab_size);
   tfpi_trainer_close(&t);
-  tfp_tokenizer_free(cutter);
   if (!ctx->status) return tfpi_tokenizer_finish(tok, TFP_SPECIALS_BERT);
   tfp_tokenizer_free(tok);
   return NULL;
@@ -19640,7 +19668,7 @@ static void tfpi_loss_of_piece(tfpi_lattices *u, int64_t id) {
   tfpi_cell c[32];
   double log_sum, was, now = 0;
   uint32_t k;
-  int32_t i, n = 0;
+  int32_t i;
   u->loss[id] = INFINITY;
   if (piece->n == 1) return;
   for (i = 1; i <= piece->n; i++) c[i].a = -INFINITY;
@@ -19661,8 +19689,9 @@ static void tfpi_loss_of_piece(tfpi_lattices *u, int64_t id) {
   }
   if (u->sums[id] == 0) u->loss[id] = -INFINITY;
   if (u->sums[id] == 0 || c[piece->n].a > piece->score) return;
-  for (i = piece->n; i > 0; i -= (int32_t)(c[i].back & 31)) n++;
-  log_sum = log(u->sum_freq + freq * (n - 1));
+  /* The sum would grow by freq for each part but one. sentencepiece and the reference count all
+   * pieces here, not the parts; their vocabularies are the measure, so it stays. */
+  log_sum = log(u->sum_freq + freq * (double)u->n_pieces);
   for (i = piece->n; i > 0; i -= (int32_t)(c[i].back & 31))
     now += log((double)u->sums[c[i].back >> TFPI_ARC_BITS] + freq) - log_sum;
   was = log(freq) - log(u->sum_freq);
@@ -19823,7 +19852,7 @@ TFP_API tfp_tokenizer *tfp_tokenizer_train_unigram(tfp_ctx *ctx, const char *con
                                                    int64_t vocab_size, tfp_special_style style,
                                                    const tfp_unigram_options *options) {
   const char *who = "tfp_tokenizer_train_unigram";
-  tfp_tokenizer *tok, *cutter;
+  tfp_tokenizer *tok;
   tfpi_counter c;
   tfpi_lattices u;
   if (tfpi_check_style(ctx, style, who) || tfpi_check_paths(ctx, paths, n, who)) return NULL;
@@ -19853,10 +19882,8 @@ TFP_API tfp_tokenizer *tfp_tokenizer_train_unigram(tfp_ctx *ctx, const char *con
   tfpi_arena_open(ctx, &u.arena);
   tfpi_arena_open(ctx, &u.seeding);
   tfpi_alphabet_open(ctx, &u.alphabet);
-  cutter = ctx->status ? NULL : tfpi_cutter(tok);
-  if (cutter && !tfpi_count_files(&c, cutter, paths, n)) tfpi_unigram_learn(tok, &u, &c, style);
+  if (!ctx->status && !tfpi_count_files(&c, tok, paths, n)) tfpi_unigram_learn(tok, &u, &c, style);
   tfpi_counter_close(&c);
-  tfp_tokenizer_free(cutter);
   tfpi_alphabet_close(&u.alphabet);
   tfpi_arena_close(&u.seeding);
   tfpi_arena_close(&u.arena);
