@@ -1460,6 +1460,7 @@ struct tfp_params {
   int64_t numel;        /* numbers in use */
   int64_t flat;         /* numbers in a flat array: numel and the gaps of alignment */
   int64_t decayed;      /* the first so many of them are decayed */
+  int64_t trained;      /* the first so many change; behind them lies what is frozen */
   tfp_real *data, *grad; /* grad is NULL without training */
   struct tfpi_arena *arena;
 };
@@ -13034,15 +13035,16 @@ TFP_API tfp_status tfp_params_finish(tfp_params *set, int trainable) {
   ctx = set->ctx;
   if (ctx->status) return ctx->status;
   if (set->flat) return tfpi_fail(ctx, TFP_ERR_STATE, "params_finish: called twice");
-  for (pass = 1; pass >= 0; pass--) {
+  for (pass = 0; pass < 3; pass++) {
     for (p = set->first; p; p = p->next) {
-      if ((p->decay != 0) != pass) continue;
+      if ((p->frozen ? 2 : p->decay ? 0 : 1) != pass) continue;
       p->offset = set->flat;
       set->numel += tfp_numel(p->tensor);
       if (p->mapped) continue;
       set->flat += tfpi_ceil_div(tfp_numel(p->tensor), TFPI_PARAM_ALIGN) * TFPI_PARAM_ALIGN;
     }
-    if (pass) set->decayed = set->flat;
+    if (pass == 0) set->decayed = set->flat;
+    if (pass == 1) set->trained = set->flat;
   }
   if (tfpi_take(set->arena, (size_t)set->flat * sizeof(tfp_real), TFPI_DATA, &data))
     return ctx->status;
@@ -22293,7 +22295,7 @@ TFP_API tfp_status tfp_adamw_step(tfp_adamw *opt, double lr, double *norm) {
   a.beta1 = opt->desc.beta1, a.beta2 = opt->desc.beta2, a.eps = opt->desc.eps;
   for (part = 0; part < 2; part++) { /* the decayed in front, then the others */
     const int64_t start = part ? set->decayed : 0;
-    a.n = (part ? set->flat : set->decayed) - start;
+    a.n = (part ? set->trained : set->decayed) - start;
     a.decay = part && !opt->desc.decay_all ? 0 : opt->desc.weight_decay;
     if (!set->data || a.n < 1) continue;
     a.p = set->data + start, a.g = set->grad + start, a.m = opt->m + start, a.v = opt->v + start;
