@@ -1741,8 +1741,9 @@ TFP_API tfp_tokenizer *tfp_tokenizer_train_bpe(tfp_ctx *ctx, const char *const *
  * Text is normalised and cut as BERT does it. Words are characters, those behind the first with
  * "##" before them; then the commonest pair of neighbours becomes a token, again and again, as
  * in tfp_tokenizer_train_bpe. The ids: [PAD] [UNK] [CLS] [SEP] [MASK], the characters in order of
- * code points, those with ## in the same order, the merged ones. (This is what Hugging Face
- * trains; Google's own program, which picks pairs by likelihood, was not published.)
+ * code points, those with ## in the same order, the merged ones of at most 400 bytes: a word of
+ * more than 100 characters is [UNK]. (This is what Hugging Face trains; Google's own program, which
+ * picks pairs by likelihood, was not published.)
  *
  * Args     paths: n >= 1 files of UTF-8, read as streams; vocab_size: at most 2^24, with room for
  *          the characters; options: NULL or a description
@@ -18912,6 +18913,7 @@ typedef struct tfpi_trainer {
   tfp_ctx *ctx;
   tfp_tokenizer *tok;
   int64_t min_frequency;
+  int64_t max_bytes; /* of a token that is learnt; 0: no limit */
   int ties_larger;
   tfpi_counter c;
   tfpi_list symbols; /* int32_t: of word w from words[w].text on, at most as many as it has bytes */
@@ -19153,6 +19155,7 @@ static tfp_status tfpi_trainer_merge(tfpi_trainer *t, int64_t size) {
     }
     if (count < 1 || count < t->min_frequency) break;
     if (!tok->byte_level && tail_n > 2 && !memcmp(tail, "##", 2)) tail += 2, tail_n -= 2;
+    if (t->max_bytes && a->text_n + (int64_t)tail_n > t->max_bytes) continue;
     id = tfpi_token_find(tok, a->text, (size_t)a->text_n, tail, tail_n);
     if (id < 0) {
       id = (int32_t)tok->size;
@@ -19275,6 +19278,7 @@ TFP_API tfp_tokenizer *tfp_tokenizer_train_wordpiece(tfp_ctx *ctx, const char *c
   if (!tok) return NULL;
   tfpi_stages_bert(tok, &how);
   tfpi_trainer_open(tok, &t, who, how.min_frequency, how.max_words);
+  t.max_bytes = 4 * tok->max_word_chars; /* longer words are unknown, whatever is learnt */
   if (!tfpi_count_files(&t.c, tok, paths, n) && !tfpi_style_add(tok, TFP_SPECIALS_BERT, 0, 256) &&
       !tfpi_trainer_chars(&t, how.limit_alphabet ? how.limit_alphabet : 1000, vocab_size))
     tfpi_trainer_merge(&t, vocab_size);
