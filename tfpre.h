@@ -1648,7 +1648,7 @@ enum { /* flags of tfp_decode */
 typedef struct tfp_bpe_options {
   int64_t min_frequency; /* a pair seen less often is never merged; 0 means 2, 1 means no limit */
   int64_t max_words;     /* most distinct words; new ones beyond it are not counted; 0: no limit */
-  int ties_larger;       /* 1: ties go to the pair whose bytes are larger, as in some courses */
+  int ties_larger;       /* 1: ties go to the pair of larger bytes (Stanford's CS336 has it so) */
 } tfp_bpe_options;
 
 /* What tfp_tokenizer_train_wordpiece learns by. All zero is BERT's uncased description. */
@@ -1727,8 +1727,9 @@ TFP_API tfp_tokenizer *tfp_tokenizer_chars(tfp_ctx *ctx, const char *const *path
  * Returns  a tokenizer owned by the context; NULL on error
  * Errors   TFP_ERR_ARG; TFP_ERR_IO; TFP_ERR_NOMEM
  * Memory   its own arena, until tfp_tokenizer_free or tfp_destroy; while it learns about 100 bytes
- *          per distinct word, and 16 per letter of those
- * Cost     the text once, then about the distinct words' letters times the depth of merging
+ *          per distinct word, and 16 per letter of those, and 1 MB a thread (of at most 16)
+ * Cost     the text once, shared by the threads, then about the distinct words' letters times the
+ *          depth of merging. The result does not depend on the threads
  * Source   Sennrich, Haddow, Birch 2016 (arXiv:1508.07909); same merges as Hugging Face's
  *          BpeTrainer with the byte alphabet
  */
@@ -1749,7 +1750,7 @@ TFP_API tfp_tokenizer *tfp_tokenizer_train_bpe(tfp_ctx *ctx, const char *const *
  *          the characters; options: NULL or a description
  * Returns  a tokenizer owned by the context; NULL on error
  * Errors   TFP_ERR_ARG; TFP_ERR_IO; TFP_ERR_NOMEM
- * Memory   as tfp_tokenizer_train_bpe
+ * Memory   as tfp_tokenizer_train_bpe, but 3 MB a thread
  * Cost     as tfp_tokenizer_train_bpe, and the normalising
  * Source   Schuster, Nakajima 2012; same vocabulary as Hugging Face's WordPieceTrainer, which gives
  *          ids to the ## characters in an order that changes from run to run, and by it ties
