@@ -1655,7 +1655,7 @@ typedef struct tfp_bpe_options {
 typedef struct tfp_wordpiece_options {
   int64_t min_frequency; /* a pair seen less often is never merged; 0 means 2, 1 means no limit */
   int64_t max_words;     /* as in tfp_bpe_options */
-  int64_t limit_alphabet; /* so many of the commonest characters; the others become [UNK]. 0: 1000 */
+  int64_t limit_alphabet; /* so many of the commonest characters; others are [UNK]. 0 means 1000 */
   int cased;             /* 1: upper case stays */
   int strip_accents;     /* 1: accents go, -1: they stay, 0: they go where upper case goes */
 } tfp_wordpiece_options;

@@ -303,7 +303,8 @@ static void failing_release(void *user, void *block, size_t bytes) {
   free(raw);
 }
 static void training_memory(void) {
-  const char *path = put_first("m.txt", "hug pug hugs pugs then the thin pin \xC3\xA9t\xC3\xA9 hug\n");
+  const char *path =
+      put_first("m.txt", "hug pug hugs pugs then the thin pin \xC3\xA9t\xC3\xA9 hug\n");
   int kind;
   for (kind = 1; kind < 3; kind++) {
     int64_t at;
