@@ -10384,8 +10384,7 @@ TFPI_INLINE void tfpi_row_softmax_bwds(void *arg, int64_t task, int log_form) {
       tfpi_row_dot_at(&t, dy + c, y + c, TFPI_VN, log_form);
     if (c < C) tfpi_row_dot_at(&t, dy + c, y + c, C - c, log_form);
     sum = tfpi_vacc_sum(&t);
-    if (j->accumulate) tfpi_row_softmax_bwd_one(dx, dy, y, C, sum, log_form, 1);
-    else tfpi_row_softmax_bwd_one(dx, dy, y, C, sum, log_form, 0);
+    tfpi_row_softmax_bwd_one(dx, dy, y, C, sum, log_form, j->accumulate);
   }
 }
 TFPI_INLINE void tfpi_row_softmax_bwd(void *arg, int64_t task, int thread) {
@@ -14916,20 +14915,21 @@ static int64_t tfpi_twigs(tfp_tokenizer *tok, tfpi_arena *work, tfpi_twig **out)
 /* A base from which all children of a node fall on free places. After many tries, the end. */
 static int64_t tfpi_trie_base(const tfpi_twig *t, int32_t child, const tfpi_trie_node *node,
                               int64_t *from, int64_t end) {
-  int64_t at;
+  int64_t at, last;
   int32_t c;
   int tries = 0, low = 255;
   for (c = child; c; c = t[c].next)
     if (t[c].byte < low) low = t[c].byte;
   while (*from < end && node[*from].check >= 0) ++*from;
-  for (at = *from > low ? *from : low; at < end && tries < 256; at++) {
+  at = *from > low ? *from : low, last = at + 4096;
+  for (; at < end && at < last && tries < 256; at++) {
     if (node[at].check >= 0) continue;
     tries++;
     for (c = child; c && (at - low + t[c].byte >= end || node[at - low + t[c].byte].check < 0);)
       c = t[c].next;
     if (!c) return at - low;
   }
-  if (tries == 256) *from += 256; /* what is free there is hard to use */
+  if (tries == 256 || at == last) *from += 256; /* what is free there is hard to use */
   return end > low ? end - low : 0;
 }
 
@@ -24948,8 +24948,8 @@ static tfp_status tfpi_check_size(tfp_ctx *ctx, const tfpi_weights *w, const tfp
       there += (double)tfp_safetensors_at(w->file[i], k)->count;
   if (wanted <= 16 * there + 1e7) return TFP_OK;
   return tfpi_fail(ctx, TFP_ERR_FORMAT,
-                   "'%s': holds %g numbers; by config.json the model would have more than %g", w->path,
-                   there, wanted);
+                   "'%s': holds %g numbers; by config.json the model would have more than %g",
+                   w->path, there, wanted);
 }
 /* The names of the classes, from "id2label" with keys "0" to "n-1". */
 static void tfpi_keep_labels(tfp_model *m, const char *dir) {
@@ -25151,8 +25151,9 @@ static void tfpi_card_uses(tfpi_card_state *s) {
                  s->card->parameters, tfp_family_name(c->family), use);
   tfpi_card_line(s,
                  "## Uses and limits\n\nIt knows what its training text says and nothing else. It "
-                 "repeats the text's errors and prejudices. Do not use it where a wrong answer does "
-                 "harm.%s%s\n", s->card->limits ? " " : "", s->card->limits ? s->card->limits : "");
+                 "repeats the text's errors and prejudices. Do not use it where a wrong answer "
+                 "does harm.%s%s\n",
+                 s->card->limits ? " " : "", s->card->limits ? s->card->limits : "");
   if (!class_name) return;
   tfpi_card_line(s,
                  "## How to open it\n\n```python\n"
