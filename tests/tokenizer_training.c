@@ -81,7 +81,9 @@ static void training_wordpiece(void) {
   const char *path = put_first("hug.txt", "Hug pug\nhugs PUG\n hu\xCC\x82g\n");
   tfp_wordpiece_options o;
   tfp_special_ids s;
-  int32_t ids[16];
+  int32_t ids[16], i;
+  char text[4001];
+  size_t longest;
   tfp_tokenizer *t = tfp_tokenizer_train_wordpiece(ctx, &path, 1, 100, NULL);
   OK(ctx);
   CHECK(tfp_vocab_size(t) == 16 && tfp_tokenizer_type(t) == TFP_TOKENIZER_WORDPIECE);
@@ -105,6 +107,13 @@ static void training_wordpiece(void) {
   o.strip_accents = 1;
   t = tfp_tokenizer_train_wordpiece(ctx, &path, 1, 100, &o);
   CHECK(tfp_token_id(t, "Hug") > 0 && tfp_token_id(t, "##\xCC\x82") < 0);
+  memset(text, 'a', 4000); /* words of more than 100 characters are unknown: no such tokens */
+  text[2000] = ' ', text[4000] = 0;
+  path = put("long.txt", text);
+  t = tfp_tokenizer_train_wordpiece(ctx, &path, 1, 100, NULL);
+  for (i = 0, longest = 0; i < tfp_vocab_size(t); i++)
+    if (strlen(tfp_token_text(t, i)) > longest) longest = strlen(tfp_token_text(t, i));
+  CHECK(longest > 200 && longest <= 402);
   OK(ctx);
   tfp_destroy(ctx);
 }
