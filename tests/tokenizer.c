@@ -913,6 +913,13 @@ static void tokenizer_unigram(void) {
   CHECK(!memcmp(tfp_token_bytes(t, 7, NULL), " a", 2));
   SAME(t, "abab aabb xyz");
   STREAM(t, "ab aabb  xyz\n ba", 0);
+  t = load_made(
+      ctx, dir, "", "", "", "", /* an unknown character costs 10 more than the worst piece */
+      "{\"type\":\"Unigram\",\"unk_id\":0,\"vocab\":[[\"?\",0],[\"cd\",-15],[\"e\",-2]]}");
+  OK(ctx);
+  IDS(t, "cd", 0, 1);
+  IDS(t, "cdc", 0, 1, 0);
+  IDS(t, "ce", 0, 0, 2);
   fall.n = 0;
   make(&fall, "{\"type\":\"Unigram\",\"unk_id\":2,\"byte_fallback\":true,\"vocab\":[%s", PIECES);
   for (i = 0; i < 256; i++) {
@@ -979,6 +986,14 @@ static void tokenizer_spans(void) {
   d.max_length = 5; /* two are left: one each */
   CHECK(tfp_encode_spans(t, "hello world", 11, "world hello", 11, &d, s, 32) == 5);
   CHECK(s[1].id == 8 && s[3].id == 9);
+  d.max_length = 6; /* three: the second text, if both are as long, has the odd one */
+  CHECK(tfp_encode_spans(t, "hello world", 11, "world hello", 11, &d, s, 32) == 6);
+  CHECK(s[2].id == 3 && s[3].id == 9 && s[4].id == 8);
+  CHECK(tfp_encode_spans(t, "hello world !", 13, "world hello", 11, &d, s, 32) == 6);
+  CHECK(s[2].id == 9 && s[3].id == 3 && s[4].id == 9);
+  d.window = 1, d.max_length = 0; /* nothing is cut, so there is one window */
+  CHECK(tfp_encode_spans(t, "hello world", 11, NULL, 0, &d, s, 32) == 0);
+  d.window = 0;
   d.max_length = 4, d.from_left = 1;
   CHECK(tfp_encode_spans(t, "hello world !", 13, NULL, 0, &d, s, 32) == 4 && s[1].id == 9 &&
         s[2].id == 10);
