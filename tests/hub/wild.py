@@ -21,8 +21,12 @@ from hub import Wrong, check, load_file, save_file
 
 Z = dict(make.SIZES["small"], vocab=71, d=24, ffn=36, T=11)
 ALL = {c.name: c for c in make.cases(Z, True)}
-ONLY = None
+ONLY = PART = None
 F, I = torch.float32, torch.int64
+
+
+def wanted(name, what):
+    return not ONLY or ONLY in " ".join((PART, name, what))
 
 
 class Base:
@@ -67,7 +71,7 @@ def variant(m, weights=None, config=None, drop=()):
 
 def reads(name, what, d, b, tol=1e-4, again=True, zero=(), want=None):
     """Our outputs are the reference's; zero: tensors that neither file nor reference needs, and that are 0."""
-    if ONLY and ONLY not in name + " " + what:
+    if not wanted(name, what):
         return
 
     def read():
@@ -97,7 +101,7 @@ def reads(name, what, d, b, tol=1e-4, again=True, zero=(), want=None):
 
 def refuses(name, what, d, words, b=None):
     """What is refused must be refused in one line that has these words."""
-    if ONLY and ONLY not in name + " " + what:
+    if not wanted(name, what):
         return
     if b is None:
         check(name, what, hub.refused, words, "logits", d, "--ids", "5 6 7", *(["--decoder-ids", "0 5"] if name[:2] in ("t5", "ba") else []))
@@ -109,7 +113,7 @@ def refuses(name, what, d, words, b=None):
 
 def reads_or_refuses(name, what, d, b, words):
     """Where a field is rare: the reference's numbers, or a refusal; never other numbers."""
-    if ONLY and ONLY not in name + " " + what:
+    if not wanted(name, what):
         return
 
     def either():
@@ -489,7 +493,7 @@ def rows():
 
 def one_by_one(name, what, d, b):
     """The reference refuses these rows together; a row of ours is what it gives for the row alone, or a refusal."""
-    if ONLY and ONLY not in name + " " + what:
+    if not wanted(name, what):
         return
 
     def rows_alone():
@@ -502,12 +506,110 @@ def one_by_one(name, what, d, b):
     check(name, what + ": each as alone", rows_alone)
 
 
+# ---- training ----
+
+
+def trains(name, what, d, b):
+    """The loss of a batch and the gradient of every parameter, by the reference's names."""
+    if not wanted(name, what):
+        return
+
+    def one_step():
+        model = hub.load(d).eval()
+        dtype = F if model.config.model_type == "bloom" else torch.float64
+        model.to(dtype)
+        loss = model(**make.as_type(b, dtype)).loss
+        loss.backward()
+        want = {n: p.grad.double() for n, p in model.named_parameters() if p.grad is not None}
+        work = hub.temporary()
+        hub.write_batch(os.path.join(work, "batch.jsonl"), b)
+        o = hub.objects(hub.run("trace", d, "--batches", os.path.join(work, "batch.jsonl"), "--steps", 1, "--grads", os.path.join(work, "grads"),
+                                "--decay-all", "--clip", 0, "--json"))
+        got = {n: g.double() for n, g in load_file(os.path.join(work, "grads")).items()}
+        hub.at_most(abs(o[0]["loss"] / float(loss) - 1), 1e-4, "loss %.8g, wanted %.8g: off by " % (o[0]["loss"], float(loss)))
+        missing = sorted(set(want) - set(got))
+        if missing:
+            raise Wrong("no gradient of %s" % missing)
+        for n in want:  # 1e-6 of the model's largest is what float32 can be asked where a gradient is 0
+            far = float((got[n] - want[n]).abs().max())
+            if not far <= max(1e-4 * float(want[n].abs().max()), 1e-6 * make.largest(want)):
+                raise Wrong("gradient of %s off by %.3g of %.3g" % (n, far, float(want[n].abs().max())))
+        norm = sum(float((g ** 2).sum()) for g in want.values()) ** 0.5
+        return "norm " + hub.at_most(abs(o[0]["grad_norm"] / norm - 1), 1e-3, "norm %.8g, wanted %.8g: off by " % (o[0]["grad_norm"], norm))
+
+    check(name, what + ": trained", one_step)
+
+
+def training():
+    def with_labels(m):
+        b = make.batch(m.case, Z, torch.Generator().manual_seed(9), 0)
+        return {k: v.clone() for k, v in b.items()}
+
+    for n, head in (("bert-mlm", "cls.predictions.decoder."), ("roberta-mlm", "lm_head.decoder."), ("gpt2-lm", "lm_head."), ("bloom-lm", "lm_head."),
+                    ("t5-relu", "lm_head."), ("bart-lm", "lm_head.")):
+        m = base(n)
+        w = dict(m.weights, **{head + "weight": m.random(Z["vocab"], m.config.get("hidden_size", 24), std=0.25)})
+        if "decoder" in head:
+            w[head + "bias"] = m.random(Z["vocab"])
+        trains(n, "untied", variant(m, w, dict(tie_word_embeddings=False) if n != "bart-lm" else None), with_labels(m))
+    m = base("bart-lm")
+    w = dict(m.weights, **{k: m.random(Z["vocab"], 24, std=0.4) for k in ("lm_head.weight", "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight")})
+    trains(m.name, "untied: three tables and a head", variant(m, w, dict(tie_word_embeddings=False)), with_labels(m))
+    for n in ("bert-mlm", "roberta-mlm", "gpt2-lm", "bloom-lm", "t5-relu", "t5-gated", "bart-lm", "bert-cls", "roberta-cls", "gpt2-cls", "bart-cls", "t5-cls"):
+        m = base(n)
+        b = with_labels(m)
+        if m.case.kind in ("mlm", "lm", "seq2seq"):
+            pads = dict(b, input_ids=b["input_ids"].clone())
+            pads["input_ids"][:, 3] = m.config["pad_token_id"]
+            trains(n, "pads inside rows, seen", m.dir, {k: v for k, v in pads.items() if k != "attention_mask"})
+        trains(n, "without a mask", m.dir, {k: v for k, v in b.items() if k != "attention_mask"})
+        one = {k: v[:1].clone() for k, v in b.items()}
+        trains(n, "one row", m.dir, one)
+        drops = {k: 0.3 for k in m.config if "drop" in k and k not in ("encoder_layerdrop", "decoder_layerdrop") and isinstance(m.config[k], float)}
+        trains(n, "dropout in config.json, which trace leaves out", variant(m, None, drops), b)
+    for n in ("bert-mlm", "gpt2-lm", "t5-gated"):
+        m = base(n)
+        trains(n, "weights in bfloat16", variant(m, {k: v.bfloat16() for k, v in m.weights.items()}, dict(dtype="bfloat16")), with_labels(m))
+    for n in ("bert-mlm", "bert-token", "gpt2-lm"):
+        m = base(n)
+        b = with_labels(m)
+        b["labels"][1] = -100
+        trains(n, "a row without labels", m.dir, b)
+    for n in ("t5-relu", "bart-lm"):
+        m = base(n)
+        b = with_labels(m)
+        b["decoder_input_ids"] = make.ints(5, Z["vocab"], tuple(b["labels"].shape), m.g)
+        trains(n, "labels and decoder_input_ids", m.dir, b)
+        b["decoder_attention_mask"] = torch.ones_like(b["labels"])
+        b["decoder_attention_mask"][1, 4:] = 0
+        trains(n, "and a mask of the decoder", m.dir, b)
+    m = base("gpt2-lm")
+    trains(m.name, "token types, which are words", m.dir, dict(with_labels(m), token_type_ids=torch.full((3, Z["T"]), 7)))
+    for what, start, end in (("places behind the row", Z["T"] + 3, Z["T"] + 9), ("the end behind the row", 2, Z["T"]), ("places below 0", -5, 3)):
+        for n in ("bert-qa", "t5-qa", "bart-qa", "gpt2-qa"):
+            m = base(n)
+            b = with_labels(m)
+            b["start_positions"][1], b["end_positions"][1] = start, end
+            trains(n, what, m.dir, b)
+    m = base("bert-pretraining")
+    b = with_labels(m)
+    b["next_sentence_label"][1] = -100
+    trains(m.name, "a pair without a label", m.dir, b)
+    m = base("bert-cls")
+    b = with_labels(m)
+    b["labels"][2] = -100
+    trains(m.name, "a text without a label", m.dir, b)
+    d = variant(m, None, dict(problem_type="single_label_classification"))
+    trains(m.name, "problem_type named", d, with_labels(m))
+
+
 def main():
-    global ONLY
+    global ONLY, PART
     ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     ap.add_argument("--only")
     ONLY = ap.parse_args().only
-    for part in (names, prefixes, tying, precision, shards, configs, rows):
+    for part in (names, prefixes, tying, precision, shards, configs, rows, training):
+        PART = part.__name__
         part()
     hub.finish()
 
