@@ -37,7 +37,7 @@ run-examples: $(addprefix $(B)/examples/,$(LADDER))
 
 # ---- tests: the library once in float and once in double, the test files linked to it ----
 
-FLOAT = base memory files tensor ops attention nn tokenizer data objectives model optim generate hub golden faults
+FLOAT = base memory files tensor ops attention nn tokenizer tokenizer_training data objectives model optim generate hub golden faults
 DOUBLE = gradcheck
 X = $(foreach t,$(1),X($(t)))
 

@@ -1608,9 +1608,9 @@ TFP_API tfp_tensor *tfp_rotary(tfp_ctx *ctx, tfp_tensor *x, tfp_tensor *position
  * ================================================================================================
  * A tokenizer is a pipeline: added tokens are cut out of the text, the rest is normalised and split
  * into words, the model turns each word into ids, a template puts special tokens around the whole;
- * a decoder goes back. The models: bytes, characters, BPE (on bytes as GPT-2 and RoBERTa have it, or
- * on characters), WordPiece as BERT has it, Unigram as T5 has it. Files are those of Hugging Face.
- * Read tfp_tokenizer_train_bpe, tfp_encode and tfp_decode; for places in the text tfp_encode_spans.
+ * a decoder goes back. The models: bytes, characters, BPE (on bytes as GPT-2 and RoBERTa have it,
+ * or on characters), WordPiece as BERT has it, Unigram as T5 has it. Files are those of Hugging
+ * Face. Read tfp_tokenizer_train_bpe, tfp_encode, tfp_decode; for places tfp_encode_spans.
  */
 
 /* Which special tokens a tokenizer gets, by the family whose published one has them. */
@@ -1793,9 +1793,9 @@ TFP_API tfp_tokenizer *tfp_tokenizer_train_unigram(tfp_ctx *ctx, const char *con
  * Metaspace, Whitespace, WhitespaceSplit, Punctuation, Digits and Split (on texts, and with GPT-2's
  * or BLOOM's pattern). A vocab.txt lower-cases unless tokenizer_config.json says do_lower_case
  * false. A spiece.model gets T5's pipeline and 100 sentinels if it is one of T5's, else one that
- * does as sentencepiece does. OpenAI's names encoder.json and vocab.bpe do as well. Parts (bos, mask
- * and so on) come from tokenizer_config.json or special_tokens_map.json where these name any, else
- * from the usual names. What a file says about truncation and padding is not used.
+ * does as sentencepiece does. OpenAI's names encoder.json and vocab.bpe do as well. Parts (bos,
+ * mask and so on) come from tokenizer_config.json or special_tokens_map.json where these name any,
+ * else from the usual names. What a file says about truncation and padding is not used.
  *
  * Returns  a tokenizer owned by the context; NULL on error
  * Errors   TFP_ERR_IO if there is no such file; TFP_ERR_FORMAT if it contradicts itself;
@@ -1825,8 +1825,9 @@ TFP_API void tfp_tokenizer_free(tfp_tokenizer *tok);
  * "Hello world" with GPT-2's vocabulary gives 15496 995; with RoBERTa's and TFP_ADD_SPECIAL
  * 0 31414 232 2.
  *
- * Args     text: any bytes, also NUL (characters: UTF-8 alone); flags: TFP_ADD_SPECIAL,
- *          TFP_PARSE_SPECIAL or 0; ids: room for max ids, or NULL and 0 to learn the number
+ * Args     text: any bytes, also NUL (characters: UTF-8 alone; normalisers read what is not UTF-8
+ *          as U+FFFD); flags: TFP_ADD_SPECIAL, TFP_PARSE_SPECIAL or 0; ids: room for max ids, or
+ *          NULL and 0 to learn the number
  * Returns  how many ids the text has, also where that is more than max; -1 on error
  * Errors   TFP_ERR_DATA, with the byte offset, for a character that the vocabulary lacks (where it
  *          has an unk token, that is used) and for characters that are not UTF-8
@@ -2689,6 +2690,9 @@ TFP_API tfp_status tfp_trainer_load(tfp_trainer *trainer, const char *path,
 /* ================================================================================================
  * >>generate.h   writing text, and filling masks
  * ================================================================================================
+ * A description says how the next token is chosen: the likeliest, a draw, or a beam search, and
+ * what the scores go through first. tfp_gen_load reads it from a model directory, so that a model
+ * writes here what it writes in the reference. Begin with tfp_generate and no description.
  */
 /* A list of token ids. n = 0: none, or what the model's configuration says. It is borrowed. */
 typedef struct tfp_ids { const int32_t *at; int64_t n; } tfp_ids;
@@ -8307,12 +8311,11 @@ TFPI_INLINE void tfpi_finish_body(const tfpi_finish *f, const int kind) {
   for (i = 0; i < f->rows; i++) {
     float *c = f->c + i * f->ldc, *before = f->before ? f->before + i * f->ld_before : NULL;
     if (f->bias) tfpi_finish_bias(c, f->bias, f->cols);
-    for (j = 0; j < whole; j += TFPI_VN) tfpi_finish_16(c + j, before ? before + j : NULL, kind);
-    if (!rest) continue;
-    if (before) memcpy(before + whole, c + whole, rest);
-    memcpy(last, c + whole, rest);
-    tfpi_finish_16(last, NULL, kind);
-    memcpy(c + whole, last, rest);
+    if (before && rest) memcpy(before + whole, c + whole, rest);
+    if (rest) memcpy(last, c + whole, rest);
+    for (j = 0; j < f->cols; j += TFPI_VN) /* the long part stands here once */
+      tfpi_finish_16(j < whole ? c + j : last, before && j < whole ? before + j : NULL, kind);
+    if (rest) memcpy(c + whole, last, rest);
   }
 }
 static int tfpi_finish_knows(int kind) {
@@ -10004,8 +10007,12 @@ typedef enum tfpi_element {
   TFPI_ELEMENT_COUNT
 } tfpi_element;
 
+typedef void (*tfpi_element_fn)(float *y, const float *a, int64_t a_step, const float *b,
+                                int64_t b_step, int64_t n, float c, int accumulate);
+
 /* Up to three operands of one shape; axes that can be one axis are one. Operand 0 is written. */
 typedef struct tfpi_element_job {
+  tfpi_element_fn row;
   float *at[3];
   int64_t shape[TFP_MAX_DIMS], stride[3][TFP_MAX_DIMS]; /* [0] is the innermost axis, the row */
   int axes;
@@ -10047,27 +10054,35 @@ TFPI_INLINE void tfpi_element_step(int op, tfpi_vf *a, const tfpi_vf *b, float c
     default: break;
   }
 }
-TFPI_INLINE void tfpi_element_at(int op, float *y, const float *a, const float *b, int64_t n,
-                                 float c, int accumulate) {
-  tfpi_vf u, v, old;
-  tfpi_vget(&u, a, n, 0);
-  tfpi_vget(&v, b, n, 1.0f);
-  tfpi_element_step(op, &u, &v, c);
-  if (accumulate) { /* a constant */
-    tfpi_vget(&old, y, n, 0);
-    u = u + old;
-  }
-  tfpi_vgive(y, &u, n);
-}
-/* a_step and b_step: 1, or 0 for 16 equal numbers that serve the whole row. */
+/* One row. a_step and b_step: 1, or 0 for 16 equal numbers that serve all of it. What is no whole
+ * vector goes through `last`, so that the step, which may be long, stands here once. */
 TFPI_INLINE void tfpi_element_row(int op, float *y, const float *a, int64_t a_step, const float *b,
                                   int64_t b_step, int64_t n, float c, int accumulate) {
+  const int64_t whole = n / TFPI_VN * TFPI_VN;
+  const size_t rest = (size_t)(n - whole) * sizeof(float);
+  float last[3][TFPI_VN];
+  tfpi_vf u, v, old;
   int64_t i;
-  for (i = 0; i + TFPI_VN <= n; i += TFPI_VN)
-    tfpi_element_at(op, y + i, a + i * a_step, b + i * b_step, TFPI_VN, c, accumulate);
-  if (i < n) tfpi_element_at(op, y + i, a + i * a_step, b + i * b_step, n - i, c, accumulate);
+  if (rest) {
+    for (i = 0; i < TFPI_VN; i++) last[0][i] = last[1][i] = last[2][i] = 1.0f;
+    memcpy(last[0], y + whole, accumulate ? rest : 0);
+    memcpy(last[1], a + whole * a_step, rest);
+    memcpy(last[2], b + whole * b_step, rest);
+  }
+  for (i = 0; i < n; i += TFPI_VN) {
+    float *out = i < whole ? y + i : last[0];
+    tfpi_vload(&u, i < whole ? a + i * a_step : last[1]);
+    tfpi_vload(&v, i < whole ? b + i * b_step : last[2]);
+    tfpi_element_step(op, &u, &v, c);
+    if (accumulate) {
+      tfpi_vload(&old, out);
+      u = u + old;
+    }
+    tfpi_vstore(out, &u);
+  }
+  if (rest) memcpy(y + whole, last[0], rest);
 }
-TFPI_INLINE void tfpi_element_rows(int op, void *arg, int64_t task) {
+static void tfpi_element_rows(void *arg, int64_t task, int thread) {
   const tfpi_element_job *r = (const tfpi_element_job *)arg;
   int64_t row = task / r->pieces * r->per_task, index[TFP_MAX_DIMS], rest = row;
   const int64_t end = tfpi_min64(row + r->per_task, r->rows);
@@ -10077,6 +10092,7 @@ TFPI_INLINE void tfpi_element_rows(int op, void *arg, int64_t task) {
                          : r->shape[0] * (task % r->pieces + 1) / r->pieces / TFPI_VN * TFPI_VN;
   float *at[3], same[3][TFPI_VN];
   int i, k;
+  (void)thread;
   for (k = 0; k < 3; k++) at[k] = r->at[k] + from * r->stride[k][0];
   for (i = 1; i < r->axes; i++) {
     index[i] = rest % r->shape[i];
@@ -10092,12 +10108,7 @@ TFPI_INLINE void tfpi_element_rows(int op, void *arg, int64_t task) {
         in[k] = same[k];
       }
     }
-    if (r->accumulate)
-      tfpi_element_row(op, at[0], in[1], r->stride[1][0], in[2], r->stride[2][0], to - from, r->c,
-                       1);
-    else
-      tfpi_element_row(op, at[0], in[1], r->stride[1][0], in[2], r->stride[2][0], to - from, r->c,
-                       0);
+    r->row(at[0], in[1], r->stride[1][0], in[2], r->stride[2][0], to - from, r->c, r->accumulate);
     for (i = 1; i < r->axes; i++) {
       for (k = 0; k < 3; k++) at[k] += r->stride[k][i];
       if (++index[i] < r->shape[i]) break;
@@ -10499,7 +10510,7 @@ TFPI_INLINE void tfpi_row_norm_out_at(float *y, const float *x, const float *g, 
   tfpi_vget(&v, x, n, 0);
   tfpi_vget(&w, g, n, 0);
   v = (v - mean) * inv * w;
-  if (bias) { /* a constant */
+  if (bias) {
     tfpi_vget(&w, b, n, 0);
     v = v + w;
   }
@@ -10535,8 +10546,7 @@ TFPI_INLINE void tfpi_row_norm(void *arg, int64_t task, int thread) {
     for (c = 0; c + TFPI_VN <= C; c += TFPI_VN) tfpi_row_square_at(&t, x + c, TFPI_VN, mean);
     if (c < C) tfpi_row_square_at(&t, x + c, C - c, mean);
     inv = (float)(1.0 / sqrt((double)tfpi_vacc_sum(&t) / (double)C + a->eps));
-    if (a->b) tfpi_row_norm_out(y, x, g, tfpi_data(a->b), C, mean, inv, 1);
-    else tfpi_row_norm_out(y, x, g, g, C, mean, inv, 0);
+    tfpi_row_norm_out(y, x, g, a->b ? tfpi_data(a->b) : g, C, mean, inv, a->b != NULL);
     stats[0] = mean;
     stats[1] = inv;
   }
@@ -10572,7 +10582,7 @@ TFPI_INLINE void tfpi_row_norm_bwd_out_at(float *out, const float *x, const floa
   tfpi_vget(&w, g, n, 0);
   h = (h - mean) * inv;
   d = (d * w - e - h * eh) * inv;
-  if (add) { /* a constant */
+  if (add) {
     tfpi_vget(&w, dsum, n, 0);
     d = d + w;
   }
@@ -10617,9 +10627,8 @@ TFPI_INLINE void tfpi_row_norm_bwd(void *arg, int64_t slice, int thread) {
     if (!dx && !dres) continue;
     e = a->rms ? 0 : tfpi_vacc_sum(&e_sum) / (float)C;
     eh = tfpi_vacc_sum(&eh_sum) / (float)C;
-    if (a->dsum)
-      tfpi_row_norm_bwd_out(out, x, dy, g, tfpi_data(a->dsum) + i * C, C, mean, inv, e, eh, 1);
-    else tfpi_row_norm_bwd_out(out, x, dy, g, g, C, mean, inv, e, eh, 0);
+    tfpi_row_norm_bwd_out(out, x, dy, g, a->dsum ? tfpi_data(a->dsum) + i * C : g, C, mean, inv, e,
+                          eh, a->dsum != NULL);
     if (dx && dx != out)
       tfpi_row_affine(dx, out, C, 1.0f, 0, 1); /* it accumulates: else it were out */
     if (dres && dres != out) {
@@ -10803,27 +10812,31 @@ TFPI_TARGET_AVX2 TFPI_INLINE void tfpi_row_dropout(void *arg, int64_t task, int 
 TFPI_ROW_LIST(TFPI_X)
 #undef TFPI_X
 #define TFPI_X(name) \
-  TFPI_TARGET_AVX2 static void tfpi_element_##name##_avx2(void *arg, int64_t i, int thread) { \
-    (void)thread; \
-    tfpi_element_rows(TFPI_ELEMENT_##name, arg, i); \
+  TFPI_TARGET_AVX2 static void tfpi_element_##name##_avx2( \
+    float *y, const float *a, int64_t a_step, const float *b, int64_t b_step, int64_t n, float c, \
+    int accumulate) { \
+    tfpi_element_row(TFPI_ELEMENT_##name, y, a, a_step, b, b_step, n, c, accumulate); \
   } \
-  TFPI_TARGET_AVX512 static void tfpi_element_##name##_avx512(void *arg, int64_t i, int thread) { \
-    (void)thread; \
-    tfpi_element_rows(TFPI_ELEMENT_##name, arg, i); \
+  TFPI_TARGET_AVX512 static void tfpi_element_##name##_avx512( \
+    float *y, const float *a, int64_t a_step, const float *b, int64_t b_step, int64_t n, float c, \
+    int accumulate) { \
+    tfpi_element_row(TFPI_ELEMENT_##name, y, a, a_step, b, b_step, n, c, accumulate); \
   }
 TFPI_ELEMENT_LIST(TFPI_X)
 #undef TFPI_X
 
-enum { /* rows of the table below: tfpi_element counts on from TFPI_ROW_COUNT */
+enum {
 #define TFPI_X(name) TFPI_ROW_##name,
   TFPI_ROW_LIST(TFPI_X)
 #undef TFPI_X
   TFPI_ROW_COUNT
 };
-static const tfpi_task tfpi_row_table[TFPI_ROW_COUNT + TFPI_ELEMENT_COUNT][2] = {
+static const tfpi_task tfpi_row_table[TFPI_ROW_COUNT][2] = {
 #define TFPI_X(name) {tfpi_row_##name##_avx2, tfpi_row_##name##_avx512},
   TFPI_ROW_LIST(TFPI_X)
 #undef TFPI_X
+};
+static const tfpi_element_fn tfpi_element_table[TFPI_ELEMENT_COUNT][2] = {
 #define TFPI_X(name) {tfpi_element_##name##_avx2, tfpi_element_##name##_avx512},
   TFPI_ELEMENT_LIST(TFPI_X)
 #undef TFPI_X
@@ -10873,7 +10886,8 @@ static int tfpi_element_run(tfp_ctx *ctx, int op, tfp_tensor *y, const tfp_tenso
   if (!tfpi_element_plan(&r, y, a, b)) return 0;
   r.c = (float)c;
   r.accumulate = accumulate;
-  tfpi_row_run(ctx, TFPI_ROW_COUNT + op, tfpi_ceil_div(r.rows, r.per_task) * r.pieces, &r);
+  r.row = tfpi_element_table[op][ctx->level == TFP_LEVEL_AVX512];
+  tfpi_parallel(ctx, tfpi_ceil_div(r.rows, r.per_task) * r.pieces, tfpi_element_rows, &r);
   return 1;
 }
 
@@ -13350,9 +13364,9 @@ TFP_API tfp_tensor *tfp_rotary(tfp_ctx *ctx, tfp_tensor *x, tfp_tensor *position
  * ================================================================================================
  * The stages have the order of a tokenizer.json: added tokens, normalisers, pre-tokenizers, model,
  * template; then the decoders. A stage is a field that says which variant it is, and code that
- * switches on it: a new variant is a value of the field, a case, a line in load and in save. Where a
- * file has a Sequence there is a short list of stages. Byte-level BPE without other stages takes a
- * short way past them (tfpi_encode_gap); all else goes through tfpi_encode_stages.
+ * switches on it: a new variant is a value of the field, a case, a line in load and in save. Where
+ * a file has a Sequence there is a short list of stages. Byte-level BPE without other stages takes
+ * a short way past them (tfpi_encode_gap); all else goes through tfpi_encode_stages.
  * Read tfpi_gpt2_word, tfpi_merge_few, tfpi_word and tfpi_stage; training is at the end of the
  * section, and takes its words from tfpi_each_word.
  */
@@ -13393,10 +13407,10 @@ typedef enum tfpi_decoder { /* LIST: tok->decs */
 } tfpi_decoder;
 typedef enum tfpi_model { TFPI_MODEL_BPE, TFPI_MODEL_WORDPIECE, TFPI_MODEL_UNIGRAM } tfpi_model;
 
-/* Stages, in the order of their names in tfpi_save_stages. Beside each what its flags are, in order. */
+/* Stages, in the order of their names in tfpi_save_stages; beside each what its flags are. */
 typedef enum tfpi_stage_kind {
   /* normalisers */
-  TFPI_NORM_BERT, /* clean_text, handle_chinese_chars, strip_accents (-1: as lowercase), lowercase */
+  TFPI_NORM_BERT, /* clean_text, handle_chinese_chars, strip_accents (-1: as the next), lowercase */
   TFPI_NORM_PRECOMPILED, /* the charsmap is the tokenizer's */
   TFPI_NORM_NFC,
   TFPI_NORM_NFD,
@@ -13452,7 +13466,7 @@ typedef struct tfpi_added {
   int32_t n, id, next; /* next: one that starts with the same byte, or -1 */
   int single_word, lstrip, rstrip, normalized;
 } tfpi_added;
-/* A node of the trie of all tokens: byte c leads to node base+c if that one's check is this node. */
+/* A node of the trie of all tokens: byte c leads to node base+c if check there is this node. */
 typedef struct tfpi_trie_node { int32_t base, check, id; } tfpi_trie_node;
 /* Of a spiece.model: a double array over UTF-8 whose leaves say where in strings a text stands. */
 typedef struct tfpi_charsmap {
@@ -13500,7 +13514,7 @@ struct tfp_tokenizer {
   struct tfpi_unicode *unicode;                /* NULL where no stage needs it */
   uint32_t *flips; /* where runs of exceptions begin and end: see tfpi_is_word */
   int n_flips;
-  uint8_t bert_ascii[128]; /* what BertNormalizer makes of a character; 0: nothing */
+  uint8_t bert_ascii[128]; /* what BertNormalizer makes of a character; 255: nothing */
   uint8_t bert_class[128]; /* by which BERT cuts: 1 white space, 2 punctuation */
   uint8_t same_ascii[256]; /* Precompiled leaves it as it is */
   int local;          /* stages do not look across a blank behind a letter */
@@ -13512,14 +13526,14 @@ struct tfp_tokenizer {
   int64_t n_merges;
   int table_shift;
   tfpi_model model;
-  const char *prefix, *suffix; /* continuing_subword_prefix, end_of_word_suffix; "" if there are none */
+  const char *prefix, *suffix; /* continuing_subword_prefix, end_of_word_suffix, or "" */
   int32_t prefix_n, suffix_n;
   int64_t max_word_chars;      /* WordPiece */
   double *scores, unk_score;   /* Unigram */
   tfpi_trie_node *trie;        /* WordPiece, Unigram */
   int64_t n_trie;
   int32_t trie_prefix;         /* its node for the prefix; -1 if there is none */
-  int32_t *fallback;           /* 256 ids of <0x00> to <0xFF>, -1 without one; NULL: no byte_fallback */
+  int32_t *fallback;           /* ids of <0x00> to <0xFF>, or -1; NULL: no byte_fallback */
   int32_t unk;
   int fuse_unk, ignore_merges;
   int affixed; /* BPE whose first symbols are not just characters */
@@ -14475,19 +14489,19 @@ static TFPI_UNUSED int64_t tfpi_normal_form(const tfpi_unicode *u, const uint32_
 /* Where \w of the reference's patterns (Rust's: letters, marks, decimal digits, connectors) is not
  * the same as "letter, number or mark" by the tables here: code points up to the next change, in
  * turn from the same to the other and back. Made by tests/unicode/make.py --words. */
-static const uint16_t tfpi_word_flips[340] = {
+static const uint16_t tfpi_word_flips[336] = {
   95,1, 82,2, 5,1, 2,3, 1854,1, 153,9, 42,10, 288,6, 4,1, 251,6, 85,1, 28,6, 120,3, 17,1, 55,1,
   59,7, 116,1, 12,1, 58,2, 27,7, 17,9, 8,1, 312,1, 19,1, 91,10, 1077,20, 920,1, 218,10, 21,1,
-  458,1, 228,16, 552,1, 254,5, 529,2, 49,2, 19,1, 27,1, 3,6, 6,10, 198,16, 41,1, 726,60, 26,52,
-  0,22, 630,30, 1385,1, 1172,4, 138,10, 30,8, 1,15, 32,10, 39,15, 30060,1, 3,6, 201,1, 21811,2,
-  24,3, 239,1, 455,45, 65,4, 17,2, 341,27, 36,4, 1332,8, 25,7, 39,9, 75,5, 22,6, 160,2, 2,16,
-  2,46, 64,9, 52,2, 30,3, 75,5, 104,8, 24,8, 41,7, 330,6, 36,4, 65,5, 242,31, 44,2, 79,4, 29,10,
-  31,11, 0,4, 45,4, 63,7, 134,20, 10,1, 2,2, 77,1, 130,2, 130,1, 4,2, 17,20, 76,1, 249,1, 124,9,
-  1,1, 2,1, 1,4, 1,5, 1,1, 14,2, 123,1, 731,2, 240,15, 175,9, 61,6, 1,2, 2,4, 1,1, 1,2, 141,7,
-  2,7, 3,1, 28,10, 40,7, 1,4, 8,1, 9,11, 46,16, 448,19, 196,6, 3,1, 1,2, 1,7, 1,1, 66,5, 1,2, 1,5,
-  347,4, 9,2, 1,1, 48,7, 3,5, 23,1, 101,21, 5227,1, 6,15, 11464,18, 2603,7, 798,23, 184,1, 47,9,
-  92,1, 11,2, 24334,46, 2,23, 889,20, 12,20, 108,25, 3350,1, 160,7, 375,1, 61,4, 508,4, 254,2,
-  727,9, 929,59, 1,3, 1,4, 76,45, 1,15, 962,13, 35,26, 6,26, 6,26
+  458,1, 228,16, 552,1, 254,5, 529,2, 49,2, 19,1, 27,1, 3,6, 6,10, 198,16, 41,1, 726,60, 26,74,
+  630,30, 1385,1, 1172,4, 138,10, 30,8, 1,15, 32,10, 39,15, 30060,1, 3,6, 201,1, 21811,2, 24,3,
+  239,1, 455,45, 65,4, 17,2, 341,27, 36,4, 1332,8, 25,7, 39,9, 75,5, 22,6, 160,2, 2,16, 2,46,
+  64,9, 52,2, 30,3, 75,5, 104,8, 24,8, 41,7, 330,6, 36,4, 65,5, 242,31, 44,2, 79,4, 29,10, 31,15,
+  45,4, 63,7, 134,20, 10,1, 2,2, 77,1, 130,2, 130,1, 4,2, 17,20, 76,1, 249,1, 124,9, 1,1, 2,1,
+  1,4, 1,5, 1,1, 14,2, 123,1, 731,2, 240,15, 175,9, 61,6, 1,2, 2,4, 1,1, 1,2, 141,7, 2,7, 3,1,
+  28,10, 40,7, 1,4, 8,1, 9,11, 46,16, 448,19, 196,6, 3,1, 1,2, 1,7, 1,1, 66,5, 1,2, 1,5, 347,4,
+  9,2, 1,1, 48,7, 3,5, 23,1, 101,21, 5227,1, 6,15, 11464,18, 2603,7, 798,23, 184,1, 47,9, 92,1,
+  11,2, 24334,46, 2,23, 889,20, 12,20, 108,25, 3350,1, 160,7, 375,1, 61,4, 508,4, 254,2, 727,9,
+  929,59, 1,3, 1,4, 76,45, 1,15, 962,13, 35,26, 6,26, 6,26
 };
 
 /* ---- memory that grows ---- */
@@ -14619,8 +14633,8 @@ static tfp_status tfpi_token_add(tfp_tokenizer *tok, int64_t id, const char *a, 
   return TFP_OK;
 }
 
-/* Bytes of a token with a ByteLevel decoder: its characters are those, unless one of them is outside
- * that alphabet. */
+/* Bytes of a token with a ByteLevel decoder: its characters are those, unless one of them is
+ * outside that alphabet. */
 static tfp_status tfpi_token_raw_bytes(tfp_tokenizer *tok, tfpi_token *t) {
   const char *s = t->text, *end = s + t->text_n;
   char *out;
@@ -14944,7 +14958,8 @@ static tfp_status tfpi_index_trie(tfp_tokenizer *tok) {
       if (t[c].slot >= end) end = t[c].slot + 1;
       queue[waiting++] = c;
     }
-    if (end > INT32_MAX / 16) tfpi_fail(tok->ctx, TFP_ERR_UNSUPPORTED, "tokenizer: too many tokens");
+    if (end > INT32_MAX / 16)
+      tfpi_fail(tok->ctx, TFP_ERR_UNSUPPORTED, "tokenizer: too many tokens");
   }
   tok->n_trie = end + 256; /* so that base+byte is always inside */
   tok->trie = (tfpi_trie_node *)tfpi_new(tok->arena, tok->n_trie, sizeof *tok->trie);
@@ -15381,6 +15396,8 @@ static int64_t tfpi_bloom_word(const tfp_tokenizer *tok, const char *s, int64_t 
  * */
 static int64_t tfpi_safe_cut(const tfp_tokenizer *tok, const char *s, int64_t n, int parse) {
   int64_t p;
+  const int newline = tok->plain ? !tok->add_prefix_space && tok->pre != TFPI_PRE_BLOOM
+                                 : tok->cut_at_newline;
   int length, back, i, k;
   if (!tok->plain && !tok->local) return 0;
   if (tok->pre == TFPI_PRE_WHOLE && (tok->n_merges || tok->fuse_unk || tok->ignore_merges))
@@ -15390,9 +15407,7 @@ static int64_t tfpi_safe_cut(const tfp_tokenizer *tok, const char *s, int64_t n,
     return p > 0 ? p - 1 : 0; /* before the last character, which may not be complete */
   }
   for (p = n - 1; p > 0; p--) {
-    if (s[p] != ' ' && (s[p] != '\n' || (tok->plain ? tok->add_prefix_space || tok->pre == TFPI_PRE_BLOOM
-                                                    : !tok->cut_at_newline)))
-      continue;
+    if (s[p] != ' ' && (s[p] != '\n' || !newline)) continue;
     for (back = 1; back < 4 && back < p && ((unsigned char)s[p - back] & 0xC0) == 0x80; back++)
       continue;
     k = tfpi_class_at(tok, s + p - back, back, &length);
@@ -15700,7 +15715,7 @@ static int64_t tfpi_unigram(tfp_tokenizer *tok, const char *s, int64_t n, int64_
   for (i = 0; i < n; i = end) {
     int64_t got = 1;
     end = (int64_t)e[i].score;
-    if (e[end].id >= 0 && e[end].id != tok->unk) {
+    if (e[end].id >= 0 && (e[end].id != tok->unk || e[end].start == i)) {
       id[count] = e[end].id;
       if (lengths) lengths[count] = (int32_t)(end - i);
     } else
@@ -15918,7 +15933,8 @@ static tfp_status tfpi_normed_open(tfp_tokenizer *tok, tfpi_normed *w, tfpi_room
   w->ctx = tok->ctx, w->room = room, w->n = 0, w->aligned = aligned, w->align = NULL;
   return tfpi_normed_room(w, bytes);
 }
-static void tfpi_write(tfpi_normed *w, const char *s, int64_t k, const tfpi_piece *p, int64_t from) {
+static void tfpi_write(tfpi_normed *w, const char *s, int64_t k, const tfpi_piece *p,
+                       int64_t from) {
   int64_t i;
   if (tfpi_normed_room(w, k)) return;
   if (k) memcpy(w->at + w->n, s, (size_t)k);
@@ -15981,10 +15997,10 @@ static void tfpi_norm_bert_ascii(const tfp_tokenizer *tok, const tfpi_piece *p, 
   if (tfpi_normed_room(w, to - from)) return;
   at = w->at + w->n;
   for (i = from; i < to; i++) {
-    const char c = (char)tok->bert_ascii[(unsigned char)p->s[i]];
+    const uint8_t c = tok->bert_ascii[(unsigned char)p->s[i]];
     if (w->aligned) w->align[at - w->at] = tfpi_align_at(p, i);
-    *at = c;
-    at += c != 0;
+    *at = (char)c;
+    at += c != 255;
   }
   w->n = at - w->at;
 }
@@ -16050,22 +16066,50 @@ static int tfpi_extends(const tfp_tokenizer *tok, uint32_t c) {
          (c >= 0xE0020 && c <= 0xE007F);
 }
 
-/* A text that takes the place of [i,end): its characters come from those there, one from each; what
- * is more comes from the last. */
+/* Precompiled and the normal forms find places as the reference does: beside each character of the
+ * result it notes how many characters came in (1) or went out (-k) there, and a final walk makes
+ * places of that. So a deletion at the very beginning, which is noted nowhere, moves all that
+ * follows. Here the note is kept in the align of the character's first byte until then. */
+static void tfpi_write_noted(tfpi_normed *w, const char *s, int64_t n, int64_t notes) {
+  int64_t i;
+  if (tfpi_normed_room(w, n)) return;
+  memcpy(w->at + w->n, s, (size_t)n);
+  for (i = 0; w->aligned && i < n; i++) w->align[w->n + i].begin = notes;
+  w->n += n;
+}
 static void tfpi_write_instead(tfpi_normed *w, const char *to, int64_t bytes, const tfpi_piece *p,
                                int64_t i, int64_t end) {
-  int64_t k, at;
-  for (at = 0; at < bytes && !w->ctx->status; at += k) {
-    int length;
+  const int64_t old = tfp_utf8_length(p->s + i, end - i);
+  int64_t k, at, made = 0;
+  for (at = 0; at < bytes && !w->ctx->status; at += k, made++) {
     for (k = 1; at + k < bytes && ((unsigned char)to[at + k] & 0xC0) == 0x80; k++) continue;
-    tfpi_write(w, to + at, k, p, i);
-    tfpi_char_at(p, i, &length);
-    if (i + length < end) i += length;
+    tfpi_write_noted(w, to + at, k, made >= old);
+  }
+  if (made >= old || !w->n || !w->aligned || w->ctx->status) return;
+  for (at = w->n - 1; at > 0 && ((unsigned char)w->at[at] & 0xC0) == 0x80;) at--;
+  w->align[at].begin -= old - made;
+}
+static void tfpi_align_notes(const tfpi_piece *p, tfpi_normed *w) {
+  int64_t k, i, from = 0, notes;
+  int length;
+  for (k = 0; w->aligned && k < w->n; k = i) {
+    tfpi_align a;
+    notes = w->align[k].begin;
+    if (notes <= 0 && from < p->n) a = tfpi_align_at(p, from);
+    else if (from) a = tfpi_align_at(p, from - 1);
+    else a.begin = a.end = p->n ? tfpi_align_at(p, 0).begin : 0;
+    for (; notes <= 0 && from < p->n; notes++) {
+      tfpi_char_at(p, from, &length);
+      from += length;
+    }
+    for (i = k; i == k || (i < w->n && ((unsigned char)w->at[i] & 0xC0) == 0x80); i++)
+      w->align[i] = a;
   }
 }
 
 /* Precompiled: a cluster of less than 6 bytes is looked up as a whole, others by characters. That
- * of a cluster only the beginning may be found, and the rest is lost then, is the reference's way. */
+ * only the beginning of a cluster may be found, and its rest is lost then, is the reference's way.
+ */
 static void tfpi_norm_precompiled(const tfp_tokenizer *tok, const tfpi_piece *p, tfpi_normed *w) {
   const char *s = p->s, *to;
   int64_t i = 0, end, bytes = 0;
@@ -16074,9 +16118,9 @@ static void tfpi_norm_precompiled(const tfp_tokenizer *tok, const tfpi_piece *p,
   while (i < p->n && !w->ctx->status) {
     for (end = i; end < p->n && tok->same_ascii[(unsigned char)s[end]]; end++) continue;
     if (end > i && end < p->n && (unsigned char)s[end] >= 128) end--; /* a mark may follow it */
-    tfpi_write_part(w, p, i, end);
+    if (end > i) tfpi_write_noted(w, s + i, end - i, 0);
     i = end;
-    if (i == p->n) return;
+    if (i == p->n) break;
     c = tfpi_char_at(p, i, &length);
     end = i + length;
     if (c == '\r') end += end < p->n && s[end] == '\n';
@@ -16092,9 +16136,30 @@ static void tfpi_norm_precompiled(const tfp_tokenizer *tok, const tfpi_piece *p,
       const char *one = bad ? "\xEF\xBF\xBD" : s + i, *found;
       found = tfpi_charsmap_find(&tok->charsmap, one, bad ? 3 : length, &bytes);
       if (found) tfpi_write_instead(w, found, bytes, p, i, i + length);
-      else tfpi_write(w, one, bad ? 3 : length, p, i);
+      else tfpi_write_noted(w, one, bad ? 3 : length, 0);
     }
     i = end;
+  }
+  if (!w->ctx->status) tfpi_align_notes(p, w);
+}
+
+/* One run of a normal form: in[0,n) with at[i] = i, out[0,m) with places out_at. For the
+ * reference's account of places a whole that was composed has taken in the characters that are left
+ * nowhere. */
+static void tfpi_write_form(const tfp_tokenizer *tok, tfpi_normed *w, uint32_t *in, int64_t n,
+                            const uint32_t *out, const int32_t *out_at, int64_t m) {
+  int64_t k, next, i;
+  char s[4];
+  for (i = 0; i < n; i++) in[i] = 0;
+  for (k = 0; k < m; k++) in[out_at[k]] = 1; /* is left; 2: and has been met */
+  for (k = 0; k < m; k++) {
+    int64_t notes = in[out_at[k]] == 2;
+    in[out_at[k]] = 2;
+    if (!tfpi_unicode_order_of(tok->unicode, out[k]) && w->aligned) {
+      for (next = k + 1; next < m && tfpi_unicode_order_of(tok->unicode, out[next]);) next++;
+      for (i = out_at[k] + 1; i < (next < m ? out_at[next] : n); i++) notes -= !in[i];
+    }
+    tfpi_write_noted(w, s, tfp_utf8_encode(out[k], s), notes);
   }
 }
 
@@ -16108,19 +16173,21 @@ static void tfpi_norm_form(tfp_tokenizer *tok, int form, const tfpi_piece *p, tf
     int64_t room;
     for (end = i; end < p->n && (unsigned char)p->s[end] < 128; end++) continue;
     if (end < p->n && end > i) end--;
-    tfpi_write_part(w, p, i, end);
+    if (end > i) tfpi_write_noted(w, p->s + i, end - i, 0);
     i = end;
-    if (i == p->n) return;
+    if (i == p->n) break;
     for (end = i + 1, n = 1; end < p->n && (unsigned char)p->s[end] >= 128; end++) n++;
     room = n * (form & TFPI_NFKD ? TFPI_DECOMPOSE_MAX : 4);
     if (tfpi_grown_to(tok->ctx, &tok->points, 0, (2 * n + 2 * room) * 4)) return;
     in = (uint32_t *)(void *)tok->points.at, at = (int32_t *)(in + n);
     out = in + 2 * n, out_at = (int32_t *)(out + room);
-    for (k = i, n = 0; k < end; k += length) at[n] = (int32_t)(k - i), in[n++] = tfpi_char_at(p, k, &length);
-    n = tfpi_normal_form(tok->unicode, in, at, n, form, out, out_at, room);
-    for (k = 0; k < n; k++) tfpi_write_char(w, out[k], p, i + out_at[k]);
+    for (k = i, n = 0; k < end; k += length, n++)
+      at[n] = (int32_t)n, in[n] = tfpi_char_at(p, k, &length);
+    k = tfpi_normal_form(tok->unicode, in, at, n, form, out, out_at, room);
+    tfpi_write_form(tok, w, in, n, out, out_at, k);
     i = end;
   }
+  if (!w->ctx->status) tfpi_align_notes(p, w);
 }
 
 /* Lowercase; or, with `accents`, StripAccents: what is no mark. */
@@ -16149,7 +16216,8 @@ static void tfpi_norm_strip(const tfpi_piece *p, int left, int right, tfpi_norme
 }
 
 /* Where in s, from i on, a text stands; n if nowhere. */
-static int64_t tfpi_find_text(const char *s, int64_t i, int64_t n, const char *text, int64_t bytes) {
+static int64_t tfpi_find_text(const char *s, int64_t i, int64_t n, const char *text,
+                              int64_t bytes) {
   while (bytes && i + bytes <= n) {
     const char *at = (const char *)memchr(s + i, text[0], (size_t)(n - i - bytes + 1));
     if (!at) break;
@@ -16207,13 +16275,13 @@ static tfp_status tfpi_normalize(tfp_tokenizer *tok, tfpi_piece *p, int aligned,
   return tok->ctx->status;
 }
 
-/* What an ASCII character becomes in BertNormalizer, where there is one; 0: nothing. */
+/* What an ASCII character becomes in BertNormalizer, where there is one; 255: nothing. */
 static int tfpi_bert_ascii_of(const tfp_tokenizer *tok, int c) {
   int i;
   for (i = 0; i < tok->norms.n; i++) {
     const tfpi_stage_spec *st = &tok->norms.at[i];
     if (st->kind != TFPI_NORM_BERT) continue;
-    if (st->flag[0]) c = (int)tfpi_bert_clean(tok, (uint32_t)c);
+    if (st->flag[0] && (c = (int)tfpi_bert_clean(tok, (uint32_t)c)) == 0) return 255;
     return st->flag[3] && c >= 'A' && c <= 'Z' ? c + 32 : c;
   }
   return c;
@@ -16241,6 +16309,7 @@ static tfp_status tfpi_normalize_added(tfp_tokenizer *tok) {
     memcpy(copy, p.s, (size_t)p.n);
     copy[p.n] = 0;
     a->text = copy, a->n = (int32_t)p.n;
+    tok->tokens[a->id].raw = copy, tok->tokens[a->id].raw_n = a->n; /* so does the reference */
   }
   return tok->ctx->status;
 }
@@ -16310,6 +16379,27 @@ static tfp_status tfpi_cut_bytes(tfp_tokenizer *tok, tfpi_ids *out, int k, const
   return tok->ctx->status;
 }
 
+/* Metaspace for a word that WhitespaceSplit has cut off, with neither blanks nor signs inside: the
+ * sign and the word, in w. 0 if the piece is another. */
+static int tfpi_metaspace_word(tfp_tokenizer *tok, const tfpi_stage_spec *st, tfpi_room *room,
+                               const tfpi_piece *p, tfpi_piece *word) {
+  const char sign = st->to[0];
+  char *at;
+  int64_t i;
+  if (st->flag[0] != 2) return 0;
+  if (p->n + st->to_n > room->text.room &&
+      tfpi_grown_to(tok->ctx, &room->text, 0, 2 * (p->n + st->to_n)))
+    return 0;
+  at = room->text.at + st->to_n;
+  for (i = 0; i < p->n; i++) {
+    if (p->s[i] == ' ' || p->s[i] == sign) return 0;
+    at[i] = p->s[i];
+  }
+  memcpy(room->text.at, st->to, (size_t)st->to_n);
+  word->s = room->text.at, word->n = p->n + st->to_n, word->align = NULL;
+  return 1;
+}
+
 /* Metaspace: blanks become its sign, one comes in front, and words begin with it. */
 static tfp_status tfpi_cut_metaspace(tfp_tokenizer *tok, tfpi_ids *out, int k,
                                      const tfpi_piece *p) {
@@ -16318,7 +16408,10 @@ static tfp_status tfpi_cut_metaspace(tfp_tokenizer *tok, tfpi_ids *out, int k,
   tfpi_piece q = *p;
   tfpi_normed w;
   int64_t i, end;
-  if (tfpi_normed_open(tok, &w, &tok->pre_room[k], out->spans != NULL, p->n + 3 * st->to_n))
+  if (!out->spans && tfpi_metaspace_word(tok, st, &tok->pre_room[k], p, &q))
+    return tfpi_stage(tok, out, k + 1, &q);
+  if (tok->ctx->status ||
+      tfpi_normed_open(tok, &w, &tok->pre_room[k], out->spans != NULL, p->n + 3 * st->to_n))
     return tok->ctx->status;
   if (st->flag[0] == 2 || (st->flag[0] == 1 && p->begins))
     if (p->s[0] != ' ' && (p->n < st->to_n || memcmp(p->s, st->to, (size_t)st->to_n)))
@@ -16376,7 +16469,7 @@ static tfp_status tfpi_cut_bert(tfp_tokenizer *tok, tfpi_ids *out, int k, const 
   return tok->ctx->status;
 }
 
-/* The next match of a stage in [i,n): where it is and, in *end, where it ends; n if there is none. */
+/* The next match of a stage in [i,n): where it is and, in *end, where it ends; n if none is. */
 static int64_t tfpi_match(tfp_tokenizer *tok, const tfpi_stage_spec *st, const tfpi_piece *p,
                           int64_t i, int64_t *end) {
   const char *s = p->s;
@@ -16568,6 +16661,7 @@ static tfp_status tfpi_cut_added(tfp_tokenizer *tok, tfpi_ids *out, const tfpi_p
     while (a->rstrip && to < n && tfpi_class_at(tok, s + to, n - to, &length) == TFPI_SPACE)
       to += length;
     part = tfpi_subpiece(p, start, from);
+    part.first = start > 0 || p->first;
     if (from > start && tfpi_between(tok, out, &part, pass, may_prefix || start > 0))
       return tok->ctx->status;
     if (out->spans) {
@@ -16579,6 +16673,7 @@ static tfp_status tfpi_cut_added(tfp_tokenizer *tok, tfpi_ids *out, const tfpi_p
     start = i = to;
   }
   part = tfpi_subpiece(p, start, n);
+  part.first = start > 0 || p->first;
   return start == n ? TFP_OK : tfpi_between(tok, out, &part, pass, may_prefix || start > 0);
 }
 
@@ -16588,7 +16683,7 @@ static tfp_status tfpi_encode_stages(tfp_tokenizer *tok, tfpi_ids *out, const tf
   for (; i < p->n && !tok->ctx->status; i = end) {
     int64_t size = TFPI_SEGMENT, cut = 0;
     tfpi_piece part;
-    for (; tok->local && !cut && p->n - i > 2 * size; size *= 4)
+    for (; tok->local && !out->spans && !cut && p->n - i > 2 * size; size *= 4)
       cut = tfpi_safe_cut(tok, p->s + i, size, tok->any_normalized);
     end = cut ? i + cut : p->n;
     part = tfpi_subpiece(p, i, end);
@@ -16688,13 +16783,27 @@ TFP_API int64_t tfp_encode_pair(tfp_tokenizer *tok, const char *a, int64_t a_byt
 /* ---- tokens with their places ---- */
 
 /* ByteLevel and RobertaProcessing with trim_offsets: blanks at the ends of a token do not count,
- * but the first blank of the text is one that was put there. */
-static void tfpi_trim_span(const tfp_tokenizer *tok, tfp_token_span *t, int first) {
+ * but a single one at the beginning of the text is the one that was put there. text: the given. */
+static void tfpi_trim_span(const tfp_tokenizer *tok, const char *text, tfp_token_span *t,
+                           int first) {
   const tfpi_token *token = &tok->tokens[t->id];
-  int64_t left = 0, right = 0;
-  while (left < token->raw_n && token->raw[left] == ' ') left++;
-  while (right < token->raw_n && token->raw[token->raw_n - 1 - right] == ' ') right++;
-  if (left && (first || t->start == 0) && tok->post_prefix) left--;
+  int64_t left = 0, right = 0, n = token->raw_n, k;
+  const char *s = token->raw;
+  const int added = token->flags & TFPI_IS_ADDED; /* else the blank is the only white character */
+  int length;
+  if (added) s = text + t->start, n = t->end - t->start;
+  while (left < n && (s[left] == ' ' || (added && tfpi_class_at(tok, s + left, n - left, &length) ==
+                                                     TFPI_SPACE)))
+    left += s[left] == ' ' ? 1 : length;
+  for (k = n; k > 0; right = n - k) {
+    const int64_t from = s[k - 1] == ' ' ? k - 1 : tfpi_before(s, k);
+    if (s[from] != ' ' &&
+        (!added || tfpi_class_at(tok, s + from, k - from, &length) != TFPI_SPACE ||
+         length != k - from))
+      break;
+    k = from;
+  }
+  if (left == 1 && (first || t->start == 0) && tok->post_prefix) left = 0;
   t->start = tfpi_min64(t->start + left, t->end);
   if (right && t->end >= right) t->end = tfpi_max64(t->end - right, t->start);
 }
@@ -16752,7 +16861,7 @@ static int64_t tfpi_spans_of(tfp_tokenizer *tok, int i, const char *s, int64_t n
   return tfpi_encode_part(tok, &out, s, n, flags) ? -1 : out.n;
 }
 
-typedef struct tfpi_kept { int64_t first, n; } tfpi_kept;
+typedef struct tfpi_kept { int64_t first, n; const char *text; } tfpi_kept;
 
 /* Puts one text's tokens, or one of the template, behind what is there. */
 static void tfpi_spans_put(const tfp_tokenizer *tok, int i, const tfpi_kept *kept, int32_t type,
@@ -16764,7 +16873,7 @@ static void tfpi_spans_put(const tfp_tokenizer *tok, int i, const tfpi_kept *kep
     if (*n >= max) continue;
     t = from[kept->first + k];
     t.type = type;
-    if (tok->post_bytes && tok->post_trim) tfpi_trim_span(tok, &t, !k);
+    if (tok->post_bytes && tok->post_trim) tfpi_trim_span(tok, kept->text, &t, !k);
     out[*n] = t;
   }
 }
@@ -16796,6 +16905,7 @@ TFP_API int64_t tfp_encode_spans(tfp_tokenizer *tok, const char *a, int64_t a_by
   if (all[0] >= 0 && with) all[1] = tfpi_spans_of(tok, 1, b, b_bytes, d.flags);
   if (tok->ctx->status) return -1;
   kept[0].n = all[0], kept[1].n = all[1];
+  kept[0].text = a, kept[1].text = b;
   if (d.max_length && d.max_length < specials + 1)
     tfpi_fail(tok->ctx, TFP_ERR_ARG, "tfp_encode_spans: max_length %i leaves no room beside %i "
               "special tokens", d.max_length, specials);
@@ -16818,7 +16928,8 @@ TFP_API int64_t tfp_encode_spans(tfp_tokenizer *tok, const char *a, int64_t a_by
   for (i = 0; t && i < t->n; i++) {
     const int32_t id = t->piece[i].id;
     if (id < 0) {
-      tfpi_spans_put(tok, id == TFPI_TEXT_B, &kept[id == TFPI_TEXT_B], t->piece[i].type, out, max, &n);
+      tfpi_spans_put(tok, id == TFPI_TEXT_B, &kept[id == TFPI_TEXT_B], t->piece[i].type, out, max,
+                     &n);
       continue;
     }
     if (n < max) {
@@ -16978,7 +17089,8 @@ static void tfpi_decode_one(tfp_ctx *ctx, const tfpi_stage_spec *st, const char 
         if (i) tfpi_texts_add(ctx, t, " ", 1);
         tfpi_texts_add(ctx, t, s, n);
       }
-      if (st->flag[0] && !ctx->status) t->n = start + tfpi_clean_up(t->bytes->at + start, t->n - start);
+      if (st->flag[0] && !ctx->status)
+        t->n = start + tfpi_clean_up(t->bytes->at + start, t->n - start);
       break;
     case TFPI_DEC_METASPACE:
       tfpi_texts_replace(ctx, t, s, n, st->to, st->to_n, " ", !i && st->flag[0] ? 0 : 1);
@@ -16999,7 +17111,8 @@ static void tfpi_decode_one(tfp_ctx *ctx, const tfpi_stage_spec *st, const char 
       }
       break;
     case TFPI_DEC_STRIP:
-      for (k = 0; k < st->flag[0] && st->from_n <= n && !memcmp(s, st->from, (size_t)st->from_n); k++)
+      for (k = 0; k < st->flag[0] && st->from_n <= n && !memcmp(s, st->from, (size_t)st->from_n);
+           k++)
         s += st->from_n, n -= st->from_n;
       for (k = 0; k < st->flag[1] && st->from_n <= n &&
                   !memcmp(s + n - st->from_n, st->from, (size_t)st->from_n); k++)
@@ -17058,12 +17171,14 @@ static void tfpi_decode_list(tfp_tokenizer *tok, const int32_t *ids, int64_t n, 
   int64_t i, bytes;
   int k;
   for (k = 0; k < 2; k++)
-    t[k].bytes = &tok->decoded[2 * k], t[k].ends = &tok->decoded[2 * k + 1], t[k].n = t[k].count = 0;
+    t[k].bytes = &tok->decoded[2 * k], t[k].ends = &tok->decoded[2 * k + 1],
+    t[k].n = t[k].count = 0;
   for (i = 0; i < n && !tok->ctx->status; i++) {
     const tfpi_token *token = &tok->tokens[ids[i]];
     if (flags & TFP_SKIP_SPECIAL && token->flags & TFPI_IS_SPECIAL) continue;
     if (tok->decs.n == 0 && t[0].count) tfpi_texts_add(tok->ctx, &t[0], " ", 1);
-    tfpi_texts_add(tok->ctx, &t[0], token->text, token->text_n);
+    if (token->flags & TFPI_IS_ADDED) tfpi_texts_add(tok->ctx, &t[0], token->raw, token->raw_n);
+    else tfpi_texts_add(tok->ctx, &t[0], token->text, token->text_n);
     tfpi_texts_end(tok->ctx, &t[0]);
   }
   for (k = 0; k < tok->decs.n && !tok->ctx->status; k++)
@@ -17264,7 +17379,8 @@ static tfp_status tfpi_merge_put(tfp_tokenizer *tok, const char *a, size_t an, c
                                  size_t bn) {
   const int32_t left = tfpi_token_find(tok, a, an, "", 0),
                 right = tfpi_token_find(tok, b, bn, "", 0);
-  const int32_t sum = tfpi_token_find(tok, a, an, b, bn);
+  const size_t skip = (size_t)tok->prefix_n < bn ? (size_t)tok->prefix_n : 0;
+  const int32_t sum = tfpi_token_find(tok, a, an, b + skip, bn - skip);
   tfpi_merge_entry *m = &tok->merges[tok->n_merges];
   if (left < 0 || right < 0 || sum < 0)
     return tfpi_fail(tok->ctx, TFP_ERR_FORMAT,
@@ -17375,7 +17491,8 @@ static const char *tfpi_keep_text(tfp_tokenizer *tok, const char *s, int64_t n) 
   return copy;
 }
 
-static const char tfpi_base64[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+static const char tfpi_base64[] =
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /* Base64 to bytes that the tokenizer keeps, a NUL behind them; NULL for what is none. */
 static char *tfpi_base64_read(tfp_tokenizer *tok, const char *s, int64_t n, int64_t *bytes) {
@@ -17398,7 +17515,7 @@ static char *tfpi_base64_read(tfp_tokenizer *tok, const char *s, int64_t n, int6
   return to;
 }
 
-/* A charsmap: size of the array, the array, texts that NULs end. All that it points to is checked. */
+/* A charsmap: size of the array, the array, texts that NULs end. All it points to is checked. */
 static tfp_status tfpi_load_charsmap(tfp_tokenizer *tok, const char *blob, int64_t n) {
   tfpi_charsmap *m = &tok->charsmap;
   int64_t i;
@@ -17432,7 +17549,7 @@ static tfpi_stage_spec *tfpi_stage_add(tfp_tokenizer *tok, tfpi_stages *list,
               (int)TFPI_STAGES_MAX);
   else list->n++;
   memset(st, 0, sizeof *st);
-  st->kind = kind;
+  st->kind = (int32_t)kind;
   return st;
 }
 static void tfpi_stage_text(tfp_tokenizer *tok, const tfp_json *v, const char **text, int32_t *n) {
@@ -17476,7 +17593,8 @@ static tfp_status tfpi_load_normalizer(tfp_tokenizer *tok, const tfp_json *v) {
     }
   if (!strcmp(type, "BertNormalizer")) {
     for (i = 0; i < l->n; i++) /* tok->bert_ascii is for one */
-      if (l->at[i].kind == TFPI_NORM_BERT) return tfpi_refuse(tok, "normalizer", "BertNormalizer twice");
+      if (l->at[i].kind == TFPI_NORM_BERT)
+        return tfpi_refuse(tok, "normalizer", "BertNormalizer twice");
     st = tfpi_stage_add(tok, l, TFPI_NORM_BERT);
     st->flag[0] = tfp_json_get_bool(v, "clean_text", 1);
     st->flag[1] = tfp_json_get_bool(v, "handle_chinese_chars", 1);
@@ -17827,7 +17945,7 @@ static tfp_tokenizer *tfpi_load_json(tfp_ctx *ctx, const tfp_json *root) {
   tfp_tokenizer *tok;
   if (!pieces && strcmp(type, "BPE") && strcmp(type, "WordPiece")) {
     tfpi_fail(ctx, TFP_ERR_UNSUPPORTED,
-              "tfp_tokenizer_load: the model %s is not supported, only BPE, WordPiece and Unigram are",
+              "tfp_tokenizer_load: the model %s is not supported, only BPE, WordPiece and Unigram",
               type);
     return NULL;
   }
@@ -17951,7 +18069,8 @@ static int tfpi_next_field(const unsigned char **at, const unsigned char *end, t
 typedef struct tfpi_spiece {
   const unsigned char *charsmap;
   int64_t n_charsmap, n_pieces, type, unk, bos, eos, pad;
-  int byte_fallback, suffix, dummy_prefix, squeeze, escape, inner; /* inner: a sign within a piece */
+  int byte_fallback, suffix, dummy_prefix, squeeze, escape;
+  int inner; /* some piece has the sign for a blank inside */
 } tfpi_spiece;
 
 /* The trainer's settings (part 2) or the normaliser's (part 3). */
@@ -18120,7 +18239,8 @@ static tfp_tokenizer *tfpi_load_spiece(tfp_ctx *ctx, const char *path, const tfp
   if (tok && !ctx->status && !tfpi_added_from_flags(tok) &&
       !tfpi_load_fallback(tok, m.byte_fallback && !t5) && !tfpi_spiece_stages(tok, &m, t5) &&
       !tfpi_unigram_ready(tok, m.unk) && m.type == 2) {
-    tok->model = TFPI_MODEL_BPE, tok->fuse_unk = tok->unk >= 0, tok->affixed = tok->fallback != NULL;
+    tok->model = TFPI_MODEL_BPE, tok->fuse_unk = tok->unk >= 0,
+    tok->affixed = tok->fallback != NULL;
     tfpi_spiece_merges(tok);
   }
   if (tok && !ctx->status && t5 && m.eos >= 0 && m.eos < m.n_pieces) {
@@ -18156,7 +18276,7 @@ static tfp_tokenizer *tfpi_load_pair(tfp_ctx *ctx, const char *vocab_path,
     tfp_tokenizer_free(tok);
     return NULL;
   }
-  tok->byte_level = tok->trim_offsets = tok->post_bytes = tok->post_trim = 1;
+  tok->byte_level = tok->trim_offsets = 1;
   tok->pre = TFPI_PRE_GPT2, tok->decoder = TFPI_DECODE_BYTES;
   for (i = 0; i < TFPI_COUNT(specials); i++) {
     const int32_t id = tfp_token_id(tok, specials[i]);
@@ -18166,6 +18286,7 @@ static tfp_tokenizer *tfpi_load_pair(tfp_ctx *ctx, const char *vocab_path,
       tfp_token_id(tok, "<s>") >= 0 && tfp_token_id(tok, "</s>") >= 0) {
     tfpi_template_style(tok, TFP_SPECIALS_ROBERTA);
     tok->post = TFPI_POST_ROBERTA;
+    tok->post_bytes = tok->post_trim = 1;
   }
   return tok;
 }
@@ -18219,8 +18340,8 @@ static int tfpi_first_file(tfp_ctx *ctx, const char *dir, const char *const *nam
 
 TFP_API tfp_tokenizer *tfp_tokenizer_load(tfp_ctx *ctx, const char *dir) {
   static const char *const files[] = {
-      "tokenizer.json", "vocab.txt",    "spiece.model", "tokenizer.model", "sentencepiece.bpe.model",
-      "vocab.json",     "encoder.json", "tokenizer_config.json"};
+      "tokenizer.json",          "vocab.txt",  "spiece.model", "tokenizer.model",
+      "sentencepiece.bpe.model", "vocab.json", "encoder.json", "tokenizer_config.json"};
   tfp_tokenizer *tok = NULL;
   tfp_json *root, *config = NULL;
   char path[1024], merges[1024];
@@ -18681,25 +18802,30 @@ static void *tfpi_list_room(tfpi_list *l, int64_t n) {
 
 /* A file is cut into blocks of whole lines; the threads list the words of a block each, and the
  * lists are added up in the order of the blocks. So what is counted, and the order of words, do not
- * depend on the threads. */
+ * depend on the threads. Stages need memory as they go, and a context gives it to one thread only:
+ * each block has its own small context, unless the caller's allocator is used, which may not bear
+ * that; then there is one block. */
 enum {
   TFPI_BLOCKS_MAX = 16,
-  TFPI_BLOCK_WORDS = 1 << 15 /* distinct ones; a block that has more is gone through again */
+  TFPI_BLOCK_WORDS = 1 << 15, /* distinct ones; a block that has more is gone through again */
+  TFPI_BLOCK_TEXT = 2 * TFPI_PIECE_MAX
 };
 typedef struct tfpi_word_count { int64_t text, count; int32_t n, hash; } tfpi_word_count;
 typedef struct tfpi_block_word { int32_t at, n; uint32_t hash; int32_t count; } tfpi_block_word;
 typedef struct tfpi_count_block {
-  const tfp_tokenizer *tok;
+  tfp_ctx *own;          /* NULL: none */
+  tfp_tokenizer *tok;
   char *bytes;           /* room for TFPI_PIECE_MAX */
   int64_t n;
-  tfpi_block_word *word; /* at: in bytes */
+  char *text;            /* words that stages made; NULL if they are in bytes as they are */
+  int64_t text_n;
+  tfpi_block_word *word; /* at: in text or bytes */
   int32_t *slots, n_words;
   int64_t skip, seen;    /* words counted before, and so far */
   int full;
 } tfpi_count_block;
 typedef struct tfpi_counter {
   tfp_ctx *ctx;
-  tfp_tokenizer *tok;
   const char *who;
   int64_t max_words;
   tfpi_list text, words, slots; /* bytes; tfpi_word_count; hash table of int32_t, -1 empty */
@@ -18732,27 +18858,34 @@ TFPI_INLINE uint32_t tfpi_word_hash(const char *s, int64_t n) {
   return (uint32_t)h;
 }
 
-/* Counts a word of a block; 0: there is no room for it. */
-static int tfpi_block_count(tfpi_count_block *b, const char *s, int64_t n) {
+/* Counts a word of a block; an error if there is no room for it. */
+static tfp_status tfpi_block_count(void *user, const char *s, int64_t n) {
+  tfpi_count_block *b = (tfpi_count_block *)user;
+  const char *base = b->text ? b->text : b->bytes;
   const uint32_t hash = tfpi_word_hash(s, n);
   uint32_t h = hash & (2 * TFPI_BLOCK_WORDS - 1);
   tfpi_block_word *w;
-  if (b->seen++ < b->skip) return 1;
+  if (b->full) return TFP_ERR_NOMEM; /* stages may go on to the end of a run */
+  if (b->seen++ < b->skip || n > TFPI_PIECE_MAX) return TFP_OK;
   for (; b->slots[h] >= 0; h = (h + 1) & (2 * TFPI_BLOCK_WORDS - 1)) {
     w = &b->word[b->slots[h]];
-    if (w->hash == hash && w->n == n && !memcmp(b->bytes + w->at, s, (size_t)n)) {
+    if (w->hash == hash && w->n == n && !memcmp(base + w->at, s, (size_t)n)) {
       w->count++;
-      return 1;
+      return TFP_OK;
     }
   }
-  if (b->n_words == TFPI_BLOCK_WORDS) {
+  if (b->n_words == TFPI_BLOCK_WORDS || b->text_n + n > TFPI_BLOCK_TEXT) {
     b->full = 1, b->seen--;
-    return 0;
+    return TFP_ERR_NOMEM;
   }
   b->slots[h] = b->n_words;
   w = &b->word[b->n_words++];
-  w->at = (int32_t)(s - b->bytes), w->n = (int32_t)n, w->hash = hash, w->count = 1;
-  return 1;
+  if (b->text) {
+    memcpy(b->text + b->text_n, s, (size_t)n);
+    s = b->text + b->text_n, b->text_n += n;
+  }
+  w->at = (int32_t)(s - base), w->n = (int32_t)n, w->hash = hash, w->count = 1;
+  return TFP_OK;
 }
 
 /* Lists the words of a block. */
@@ -18760,15 +18893,19 @@ static void tfpi_count_lines(void *arg, int64_t number, int thread) {
   tfpi_count_block *b = (tfpi_count_block *)arg + number;
   const char *s = b->bytes, *stop = s + b->n;
   (void)thread;
-  b->n_words = b->full = 0, b->seen = 0;
+  b->n_words = b->full = 0, b->seen = b->text_n = 0;
   memset(b->slots, 0xFF, 2 * TFPI_BLOCK_WORDS * sizeof *b->slots);
+  if (b->text) {
+    tfpi_each_word(b->tok, b->bytes, b->n, 0, tfpi_block_count, b);
+    return;
+  }
   while (s < stop) {
     const char *newline = (const char *)memchr(s, '\n', (size_t)(stop - s));
     const int64_t line = newline ? newline - s + 1 : stop - s;
     int64_t i = 0, end;
     for (; i < line; i = end) {
       end = tfpi_gpt2_word(b->tok, s, i, line);
-      if (!tfpi_block_count(b, s + i, end - i)) return;
+      if (tfpi_block_count(b, s + i, end - i)) return;
     }
     s += line;
   }
@@ -18816,26 +18953,20 @@ static tfp_status tfpi_count_word(tfpi_counter *c, const char *s, int64_t n, uin
   return 2 * c->words.n > c->slots.n ? tfpi_words_rehash(c) : TFP_OK;
 }
 
-/* Counts a word that the stages give. */
-static tfp_status tfpi_count_staged(void *user, const char *s, int64_t n) {
-  return tfpi_count_word((tfpi_counter *)user, s, n, tfpi_word_hash(s, n), 1);
-}
-
 /* Counts the words of the first k blocks. */
 static tfp_status tfpi_count_blocks(tfpi_counter *c, int k) {
   int i, j;
-  if (c->tok->pre == TFPI_PRE_STAGES) { /* whose buffers are the tokenizer's: one thread */
-    for (i = 0; i < k && !c->ctx->status; i++)
-      tfpi_each_word(c->tok, c->block[i].bytes, c->block[i].n, 0, tfpi_count_staged, c);
-    return c->ctx->status;
-  }
   for (i = 0; i < k; i++) c->block[i].skip = 0;
   tfpi_parallel(c->ctx, k, tfpi_count_lines, c->block);
   for (i = 0; i < k; i++) {
     tfpi_count_block *b = &c->block[i];
+    const char *base = b->text ? b->text : b->bytes;
     for (;;) {
+      if (b->own && b->own->status)
+        return tfpi_fail(c->ctx, b->own->status, "%s: %s", c->who, tfp_error_message(b->own));
+      if (c->ctx->status) return c->ctx->status;
       for (j = 0; j < b->n_words; j++)
-        if (tfpi_count_word(c, b->bytes + b->word[j].at, b->word[j].n, b->word[j].hash,
+        if (tfpi_count_word(c, base + b->word[j].at, b->word[j].n, b->word[j].hash,
                             b->word[j].count))
           return c->ctx->status;
       if (!b->full) break;
@@ -18861,7 +18992,7 @@ static tfp_status tfpi_count_file(tfpi_counter *c, const char *path) {
       at_end = have < TFPI_PIECE_MAX;
       for (use = have; !at_end && use > 0 && b->bytes[use - 1] != '\n';) use--;
       if (!use && have) { /* a very long line */
-        use = tfpi_safe_cut(c->tok, b->bytes, have, 0);
+        use = tfpi_safe_cut(b->tok, b->bytes, have, 0);
         if (!use) use = have;
       }
       b->n = use;
@@ -18875,33 +19006,67 @@ static tfp_status tfpi_count_file(tfpi_counter *c, const char *path) {
 }
 
 static void tfpi_counter_close(tfpi_counter *c) {
+  int i;
+  for (i = 0; i < c->n_blocks; i++) {
+    if (c->block[i].own) tfp_destroy(c->block[i].own);
+    else if (c->block[i].text) tfp_tokenizer_free(c->block[i].tok);
+  }
   tfpi_arena_close(&c->arena);
   tfpi_list_close(&c->slots);
   tfpi_list_close(&c->words);
   tfpi_list_close(&c->text);
 }
 
-/* Counts the words of all files, as tok cuts them. Close it in any case. */
-static tfp_status tfpi_counter_open(tfpi_counter *c, tfp_tokenizer *tok, const char *who,
-                                    const char *const *paths, int n, int64_t max_words) {
-  tfp_ctx *ctx = tok->ctx;
-  int i;
+static void tfpi_counter_open(tfp_ctx *ctx, tfpi_counter *c, const char *who, int64_t max_words) {
   memset(c, 0, sizeof *c);
-  c->ctx = ctx, c->tok = tok, c->who = who, c->max_words = max_words;
-  c->n_blocks = ctx->threads < TFPI_BLOCKS_MAX ? ctx->threads : TFPI_BLOCKS_MAX;
+  c->ctx = ctx, c->who = who, c->max_words = max_words;
   tfpi_arena_open(ctx, &c->arena);
   tfpi_list_open(ctx, &c->text, 1);
   tfpi_list_open(ctx, &c->words, sizeof(tfpi_word_count));
   tfpi_list_open(ctx, &c->slots, sizeof(int32_t));
-  c->block = (tfpi_count_block *)tfpi_new(&c->arena, c->n_blocks, sizeof *c->block);
-  c->rest = (char *)tfpi_new(&c->arena, TFPI_PIECE_MAX, 1);
-  for (i = 0; i < c->n_blocks && !ctx->status; i++) {
-    tfpi_count_block *b = &c->block[i];
-    b->tok = tok;
-    b->bytes = (char *)tfpi_new(&c->arena, TFPI_PIECE_MAX, 1);
-    b->word = (tfpi_block_word *)tfpi_new(&c->arena, TFPI_BLOCK_WORDS, sizeof *b->word);
-    b->slots = (int32_t *)tfpi_new(&c->arena, 2 * TFPI_BLOCK_WORDS, sizeof *b->slots);
+}
+
+/* A tokenizer that cuts words as tok will: the same stages and no vocabulary. NULL on error. */
+static tfp_tokenizer *tfpi_cutter(tfp_ctx *ctx, const tfp_tokenizer *tok) {
+  tfp_tokenizer *cutter = tfpi_tokenizer_new(ctx, 1);
+  if (!cutter) return NULL;
+  cutter->norms = tok->norms, cutter->pres = tok->pres, cutter->pre = TFPI_PRE_STAGES;
+  cutter->model = TFPI_MODEL_WORDPIECE, cutter->prefix = "";
+  return tfpi_tokenizer_ready(cutter);
+}
+
+static tfp_status tfpi_block_open(tfpi_counter *c, tfpi_count_block *b, tfp_tokenizer *tok) {
+  tfp_ctx *ctx = c->ctx;
+  b->bytes = (char *)tfpi_new(&c->arena, TFPI_PIECE_MAX, 1);
+  b->word = (tfpi_block_word *)tfpi_new(&c->arena, TFPI_BLOCK_WORDS, sizeof *b->word);
+  b->slots = (int32_t *)tfpi_new(&c->arena, 2 * TFPI_BLOCK_WORDS, sizeof *b->slots);
+  b->tok = tok;
+  if (tok->pre != TFPI_PRE_STAGES || ctx->status) return ctx->status;
+  if (c->n_blocks > 1) {
+    tfp_desc desc;
+    memset(&desc, 0, sizeof desc);
+    desc.threads = 1;
+    b->own = tfp_create(&desc);
+    if (!b->own) return tfpi_fail(ctx, TFP_ERR_NOMEM, "memory: none for a thread of %s", c->who);
   }
+  b->tok = tfpi_cutter(b->own ? b->own : ctx, tok);
+  if (b->tok) b->text = (char *)tfpi_new(&c->arena, TFPI_BLOCK_TEXT, 1);
+  else if (!ctx->status)
+    tfpi_fail(ctx, b->own->status, "%s: %s", c->who, tfp_error_message(b->own));
+  return ctx->status;
+}
+
+/* Counts the words of all files, as tok cuts them. */
+static tfp_status tfpi_count_files(tfpi_counter *c, tfp_tokenizer *tok, const char *const *paths,
+                                   int n) {
+  tfp_ctx *ctx = c->ctx;
+  int i;
+  int blocks = ctx->threads < TFPI_BLOCKS_MAX ? ctx->threads : TFPI_BLOCKS_MAX;
+  if (tok->pre == TFPI_PRE_STAGES && ctx->desc.allocator.alloc) blocks = 1;
+  c->block = (tfpi_count_block *)tfpi_new(&c->arena, blocks, sizeof *c->block);
+  c->rest = (char *)tfpi_new(&c->arena, TFPI_PIECE_MAX, 1);
+  if (c->block) c->n_blocks = blocks;
+  for (i = 0; i < blocks && !ctx->status; i++) tfpi_block_open(c, &c->block[i], tok);
   if (!ctx->status) tfpi_slots_make(&c->slots, 1 << 16);
   for (i = 0; i < n && !ctx->status; i++) tfpi_count_file(c, paths[i]);
   return ctx->status;
@@ -19156,8 +19321,8 @@ static tfp_status tfpi_trainer_bytes(tfpi_trainer *t) {
   return tfpi_trainer_pairs(t);
 }
 
-/* Words to symbols: a token c for each character of the alphabet, which is the `limit` commonest, and
- * a token ##c for one that stands elsewhere than first in a word; both in order of code points.
+/* Words to symbols: a token c for each character of the alphabet, which is the `limit` commonest,
+ * and a token ##c for one that stands elsewhere than first in a word; both in order of code points.
  * Other characters are left out of words. From here on words[].n counts symbols. */
 static tfp_status tfpi_trainer_chars(tfpi_trainer *t, int64_t limit, int64_t vocab_size) {
   tfpi_word_count *w = (tfpi_word_count *)t->c.words.at;
@@ -19267,8 +19432,10 @@ static tfp_status tfpi_trainer_merge(tfpi_trainer *t, int64_t size) {
   return t->ctx->status;
 }
 
-static void tfpi_trainer_open(tfp_tokenizer *tok, tfpi_trainer *t, int64_t min_frequency) {
+static void tfpi_trainer_open(tfp_tokenizer *tok, tfpi_trainer *t, const char *who,
+                              int64_t min_frequency, int64_t max_words) {
   memset(t, 0, sizeof *t);
+  tfpi_counter_open(tok->ctx, &t->c, who, max_words);
   t->ctx = tok->ctx, t->tok = tok;
   t->min_frequency = min_frequency ? min_frequency : 2;
   tfpi_list_open(t->ctx, &t->symbols, sizeof(int32_t));
@@ -19316,11 +19483,11 @@ TFP_API tfp_tokenizer *tfp_tokenizer_train_bpe(tfp_ctx *ctx, const char *const *
   tok = tfpi_tokenizer_new(ctx, vocab_size);
   if (!tok) return NULL;
   tok->byte_level = 1, tok->pre = TFPI_PRE_GPT2, tok->decoder = TFPI_DECODE_BYTES;
-  tfpi_trainer_open(tok, &t, how.min_frequency);
+  tfpi_trainer_open(tok, &t, who, how.min_frequency, how.max_words);
   t.ties_larger = how.ties_larger;
-  tfpi_counter_open(&t.c, tok, who, paths, n, how.max_words);
-  if (!ctx->status && !tfpi_style_add(tok, style, 0, first) && !tfpi_add_bytes(tok, 1) &&
-      !tfpi_trainer_bytes(&t) && !tfpi_trainer_merge(&t, vocab_size - specials + first))
+  if (!tfpi_count_files(&t.c, tok, paths, n) && !tfpi_style_add(tok, style, 0, first) &&
+      !tfpi_add_bytes(tok, 1) && !tfpi_trainer_bytes(&t) &&
+      !tfpi_trainer_merge(&t, vocab_size - specials + first))
     tfpi_style_add(tok, style, first, 256);
   tok->n_merges = t.merges.n;
   tok->merges = (tfpi_merge_entry *)tfpi_new(tok->arena, t.merges.n, sizeof *tok->merges);
@@ -19345,21 +19512,12 @@ static void tfpi_stages_bert(tfp_tokenizer *tok, const tfp_wordpiece_options *ho
   st->from = "##", st->from_n = 2, st->flag[0] = 1;
 }
 
-/* A tokenizer that cuts words as tok will: the same stages and no vocabulary. NULL on error. */
-static tfp_tokenizer *tfpi_cutter(const tfp_tokenizer *tok) {
-  tfp_tokenizer *cutter = tfpi_tokenizer_new(tok->ctx, 1);
-  if (!cutter) return NULL;
-  cutter->norms = tok->norms, cutter->pres = tok->pres, cutter->pre = TFPI_PRE_STAGES;
-  cutter->model = TFPI_MODEL_WORDPIECE, cutter->prefix = "";
-  return tfpi_tokenizer_ready(cutter);
-}
-
 TFP_API tfp_tokenizer *tfp_tokenizer_train_wordpiece(tfp_ctx *ctx, const char *const *paths, int n,
                                                      int64_t vocab_size,
                                                      const tfp_wordpiece_options *options) {
   const char *who = "tfp_tokenizer_train_wordpiece";
   tfp_wordpiece_options how;
-  tfp_tokenizer *tok, *cutter;
+  tfp_tokenizer *tok;
   tfpi_trainer t;
   if (tfpi_check_style(ctx, TFP_SPECIALS_BERT, who) || tfpi_check_paths(ctx, paths, n, who))
     return NULL;
@@ -19374,14 +19532,11 @@ TFP_API tfp_tokenizer *tfp_tokenizer_train_wordpiece(tfp_ctx *ctx, const char *c
   tok = tfpi_tokenizer_new(ctx, vocab_size);
   if (!tok) return NULL;
   tfpi_stages_bert(tok, &how);
-  tfpi_trainer_open(tok, &t, how.min_frequency);
-  cutter = tfpi_cutter(tok);
-  if (cutter) tfpi_counter_open(&t.c, cutter, who, paths, n, how.max_words);
-  if (!ctx->status && !tfpi_style_add(tok, TFP_SPECIALS_BERT, 0, 256) &&
+  tfpi_trainer_open(tok, &t, who, how.min_frequency, how.max_words);
+  if (!tfpi_count_files(&t.c, tok, paths, n) && !tfpi_style_add(tok, TFP_SPECIALS_BERT, 0, 256) &&
       !tfpi_trainer_chars(&t, how.limit_alphabet ? how.limit_alphabet : 1000, vocab_size))
     tfpi_trainer_merge(&t, vocab_size);
-  if (cutter) tfpi_trainer_close(&t);
-  tfp_tokenizer_free(cutter);
+  tfpi_trainer_close(&t);
   if (!ctx->status) return tfpi_tokenizer_finish(tok, TFP_SPECIALS_BERT);
   tfp_tokenizer_free(tok);
   return NULL;
@@ -19418,7 +19573,7 @@ typedef struct tfpi_lattices {
   int64_t n_pieces;
   uint32_t *arc, *first;   /* piece<<5 | length; those from place i are arc[first[i], first[i+1]) */
   double unk_score, unk_p;
-  double one;              /* sums are in units of 1/one: integers, so that their order is nothing */
+  double one;              /* sums count in units of 1/one: with integers their order is nothing */
   int64_t *sums;           /* (threads, pieces + 1); the last is for unknown characters */
   tfpi_cell *cells;        /* (threads, longest + 1) */
   double *loss;            /* of candidates; that and alternatives are for pruning */
@@ -19564,8 +19719,10 @@ static tfp_status tfpi_unigram_arcs(tfpi_lattices *u, const int32_t *rank) {
   u->arc = (uint32_t *)tfpi_new(&u->arena, total, sizeof *u->arc);
   if (u->ctx->status) return u->ctx->status;
   for (i = 0; i < u->n_text; i++)
-    if (u->text[i])
-      u->arc[u->first[i]++] = (uint32_t)tfpi_alphabet_at(&u->alphabet, u->text[i])->id << TFPI_ARC_BITS | 1;
+    if (u->text[i]) {
+      const int32_t id = tfpi_alphabet_at(&u->alphabet, u->text[i])->id;
+      u->arc[u->first[i]++] = (uint32_t)id << TFPI_ARC_BITS | 1;
+    }
   for (n = 2; n <= u->how.max_piece; n++)
     for (i = u->n_chars; i < u->n_pieces; i++) {
       const tfpi_substring *f = &u->found[rank[i - u->n_chars]];
@@ -19693,14 +19850,14 @@ static void tfpi_best_word(const tfpi_lattices *u, int64_t w, tfpi_cell *c, int6
 static void tfpi_expect_block(void *arg, int64_t block, int thread) {
   tfpi_lattices *u = (tfpi_lattices *)arg;
   int64_t w = block * TFPI_WORDS_BLOCK, end = tfpi_min64(w + TFPI_WORDS_BLOCK, u->n_words);
-  for (; w < end; w++)
-    tfpi_expect_word(u, w, u->cells + thread * (u->longest + 1), u->sums + thread * (u->n_pieces + 1));
+  tfpi_cell *cells = u->cells + thread * (u->longest + 1);
+  for (; w < end; w++) tfpi_expect_word(u, w, cells, u->sums + thread * (u->n_pieces + 1));
 }
 static void tfpi_best_block(void *arg, int64_t block, int thread) {
   tfpi_lattices *u = (tfpi_lattices *)arg;
   int64_t w = block * TFPI_WORDS_BLOCK, end = tfpi_min64(w + TFPI_WORDS_BLOCK, u->n_words);
-  for (; w < end; w++)
-    tfpi_best_word(u, w, u->cells + thread * (u->longest + 1), u->sums + thread * (u->n_pieces + 1));
+  tfpi_cell *cells = u->cells + thread * (u->longest + 1);
+  for (; w < end; w++) tfpi_best_word(u, w, cells, u->sums + thread * (u->n_pieces + 1));
 }
 
 /* Sums over all words, in u->sums[0, pieces]. */
@@ -19768,7 +19925,7 @@ static void tfpi_loss_of_piece(tfpi_lattices *u, int64_t id) {
   tfpi_cell c[32];
   double log_sum, was, now = 0;
   uint32_t k;
-  int32_t i, n = 0;
+  int32_t i;
   u->loss[id] = INFINITY;
   if (piece->n == 1) return;
   for (i = 1; i <= piece->n; i++) c[i].a = -INFINITY;
@@ -19789,8 +19946,9 @@ static void tfpi_loss_of_piece(tfpi_lattices *u, int64_t id) {
   }
   if (u->sums[id] == 0) u->loss[id] = -INFINITY;
   if (u->sums[id] == 0 || c[piece->n].a > piece->score) return;
-  for (i = piece->n; i > 0; i -= (int32_t)(c[i].back & 31)) n++;
-  log_sum = log(u->sum_freq + freq * (n - 1));
+  /* The sum would grow by freq for each part but one. sentencepiece and the reference count all
+   * pieces here, not the parts; their vocabularies are the measure, so it stays. */
+  log_sum = log(u->sum_freq + freq * (double)u->n_pieces);
   for (i = piece->n; i > 0; i -= (int32_t)(c[i].back & 31))
     now += log((double)u->sums[c[i].back >> TFPI_ARC_BITS] + freq) - log_sum;
   was = log(freq) - log(u->sum_freq);
@@ -19810,8 +19968,8 @@ static int tfpi_by_score(const void *a, const void *b) {
   return x->number < y->number ? -1 : x->number > y->number;
 }
 
-/* Keeps what must stay, then those whose loss is largest, down to a share of the pieces. The unknown
- * piece counts as one, as in the reference. */
+/* Keeps what must stay, then those whose loss is largest, down to a share of the pieces. As in the
+ * reference the unknown counts as a piece. */
 static tfp_status tfpi_unigram_prune(tfpi_lattices *u) {
   const int64_t size = tfpi_max64(u->vocab_size * 11 / 10,
                                   (int64_t)((double)(u->n_pieces + 1) * u->how.shrink));
@@ -19858,7 +20016,8 @@ static int64_t tfpi_unigram_finish(tfpi_lattices *u, int64_t room, tfpi_final **
   if (u->ctx->status) return 0;
   for (i = 0; i < u->n_chars; i++) chars[i]->id = -1;
   for (i = 0; i < u->n_pieces; i++)
-    if (u->piece[i].n == 1) tfpi_alphabet_at(&u->alphabet, u->text[u->piece[i].at])->id = (int32_t)i;
+    if (u->piece[i].n == 1)
+      tfpi_alphabet_at(&u->alphabet, u->text[u->piece[i].at])->id = (int32_t)i;
   for (i = 0; i < u->n_chars; i++, n++) {
     item[n].c = chars[i]->c;
     item[n].score = chars[i]->id >= 0 ? u->piece[chars[i]->id].score : lowest;
@@ -19950,7 +20109,7 @@ TFP_API tfp_tokenizer *tfp_tokenizer_train_unigram(tfp_ctx *ctx, const char *con
                                                    int64_t vocab_size, tfp_special_style style,
                                                    const tfp_unigram_options *options) {
   const char *who = "tfp_tokenizer_train_unigram";
-  tfp_tokenizer *tok, *cutter;
+  tfp_tokenizer *tok;
   tfpi_counter c;
   tfpi_lattices u;
   if (tfpi_check_style(ctx, style, who) || tfpi_check_paths(ctx, paths, n, who)) return NULL;
@@ -19976,14 +20135,12 @@ TFP_API tfp_tokenizer *tfp_tokenizer_train_unigram(tfp_ctx *ctx, const char *con
   tfpi_stages_t5(tok);
   tok->scores = (double *)tfpi_new(tok->arena, vocab_size, sizeof *tok->scores);
   u.ctx = ctx, u.vocab_size = vocab_size;
+  tfpi_counter_open(ctx, &c, who, u.how.max_words);
   tfpi_arena_open(ctx, &u.arena);
   tfpi_arena_open(ctx, &u.seeding);
   tfpi_alphabet_open(ctx, &u.alphabet);
-  cutter = ctx->status ? NULL : tfpi_cutter(tok);
-  if (cutter && !tfpi_counter_open(&c, cutter, who, paths, n, u.how.max_words))
-    tfpi_unigram_learn(tok, &u, &c, style);
-  if (cutter) tfpi_counter_close(&c);
-  tfp_tokenizer_free(cutter);
+  if (!ctx->status && !tfpi_count_files(&c, tok, paths, n)) tfpi_unigram_learn(tok, &u, &c, style);
+  tfpi_counter_close(&c);
   tfpi_alphabet_close(&u.alphabet);
   tfpi_arena_close(&u.seeding);
   tfpi_arena_close(&u.arena);
@@ -22435,6 +22592,10 @@ TFP_API tfp_status tfp_trainer_load(tfp_trainer *t, const char *path, const char
 /* ================================================================================================
  * >>generate.c   writing text, and filling masks
  * ================================================================================================
+ * One loop writes all texts: tfpi_feed gives scores of the next token from one batched forward,
+ * tfpi_choose changes them and chooses, tfpi_greedy_step or tfpi_beam_step appends. Scores are
+ * float and are rounded where the reference rounds them. All memory is taken before the first
+ * token.
  */
 /* ---- options: a row each, by their names in generation_config.json, in alphabetical order ---- */
 
@@ -22651,7 +22812,9 @@ TFP_API int32_t tfp_sample(float *logits, int64_t V, const tfp_gen_desc *d, doub
  * tokens of a prompt are left out and the rest moved to the right, which gives the same numbers
  * (positions and ALiBi count visible tokens alone) and needs no mask for a single prompt. */
 
-typedef struct tfpi_beam_choice { float score, key; int64_t beam; int32_t id; } tfpi_beam_choice;
+/* A token that may come next in a text of a beam search, and a text that ended. key: what decides,
+ * the score or a draw from it. */
+typedef struct tfpi_go_on { float score, key; int64_t beam; int32_t id; } tfpi_go_on;
 typedef struct tfpi_ended { float score; int done; int64_t length; int32_t *ids; } tfpi_ended;
 
 typedef struct tfpi_writer {
@@ -22681,7 +22844,7 @@ typedef struct tfpi_writer {
   int *finished;             /* (rows) */
   /* beam search */
   int64_t K, *listed, *parents;  /* candidates of a prompt; (B) of a text, (B) */
-  tfpi_beam_choice *lists, *best;  /* (B,K), (K) */
+  tfpi_go_on *lists, *best;  /* (B,K), (K) */
   float *running;                /* (B) summed log-probabilities */
   tfpi_ended *ended;             /* (rows,beams+1): the best first; the last one is spare */
   int *closed;                   /* (rows) nothing running can become better */
@@ -22771,7 +22934,7 @@ static void tfpi_process(const tfpi_writer *w, int64_t b, float *x, float *piece
 static void tfpi_list_candidates(tfpi_writer *w, int64_t b, const float *x) {
   const int64_t at = b * (w->B / w->live);
   const float before = w->running[at];
-  tfpi_beam_choice *list = w->lists + b * w->K;
+  tfpi_go_on *list = w->lists + b * w->K;
   int64_t n = 0, i, k;
   for (i = 0; i < w->V; i++) {
     const float score = x[i] + before;
@@ -22818,7 +22981,7 @@ static int64_t tfpi_merge_candidates(tfpi_writer *w, int64_t row) {
   for (j = 0; j < w->beams; j++) taken[j] = 0;
   for (n = 0; n < w->K; n++) {
     int64_t from = -1;
-    tfpi_beam_choice c;
+    tfpi_go_on c;
     for (j = 0; j < w->beams; j++) {
       const int64_t b = share ? row : first + j;
       if (taken[j] >= w->listed[b]) continue;
@@ -22834,7 +22997,7 @@ static int64_t tfpi_merge_candidates(tfpi_writer *w, int64_t row) {
   return n;
 }
 /* Puts a text that ended among the best of its prompt, behind equals; the worst falls out. */
-static void tfpi_end_text(const tfpi_writer *w, int64_t row, const tfpi_beam_choice *c, float score) {
+static void tfpi_end_text(const tfpi_writer *w, int64_t row, const tfpi_go_on *c, float score) {
   tfpi_ended *slot = w->ended + row * (w->beams + 1), spare = slot[w->beams];
   const int32_t *text = w->text + (row * w->beams + c->beam) * w->limit + w->start;
   int64_t k;
@@ -22860,7 +23023,7 @@ static void tfpi_beam_row(tfpi_writer *w, int64_t row) {
   float worst;
   int64_t c, j, done = 0;
   for (c = 0; c < K; c++) {
-    tfpi_beam_choice *k = &w->best[c];
+    tfpi_go_on *k = &w->best[c];
     k->key = k->score;
     if (!tfpi_has_id(w->d.ends, k->id) && w->length + 1 < w->limit) continue;
     if (c < w->beams) tfpi_end_text(w, row, k, k->score / (float)pow(made, power));
@@ -23071,8 +23234,8 @@ static tfp_status tfpi_make_beams(tfpi_writer *w) {
   const int64_t most = w->limit - w->start, slots = w->rows * (w->beams + 1);
   int32_t *ids;
   int64_t i;
-  w->lists = (tfpi_beam_choice *)tfpi_new(a, w->B * w->K, sizeof *w->lists);
-  w->best = (tfpi_beam_choice *)tfpi_new(a, w->K, sizeof *w->best);
+  w->lists = (tfpi_go_on *)tfpi_new(a, w->B * w->K, sizeof *w->lists);
+  w->best = (tfpi_go_on *)tfpi_new(a, w->K, sizeof *w->best);
   w->listed = (int64_t *)tfpi_new(a, w->B, sizeof *w->listed);
   w->parents = (int64_t *)tfpi_new(a, w->B, sizeof *w->parents);
   w->running = (float *)tfpi_new(a, w->B, sizeof *w->running);
@@ -23790,21 +23953,7 @@ static tfp_status tfpi_write_config(tfp_ctx *ctx, const tfp_config *c,
   tfp_json_writer_save(w, path);
   tfp_json_writer_close(w);
   if (c->head != TFP_HEAD_LM || c->arch == TFP_ENCODER || ctx->status) return ctx->status;
-  if (tfpi_model_path(ctx, path, sizeof path, dir, "generation_config.json")) return ctx->status;
-  w = tfp_json_writer_open(ctx, TFP_JSON_PRETTY);
-  tfp_json_begin_object(w);
-  for (i = 0; i < 4; i++) {
-    static const char *const names[] = {"bos_token_id", "decoder_start_token_id", "eos_token_id",
-                                        "pad_token_id"};
-    const int32_t ids[] = {c->bos, c->decoder_start, c->eos, c->pad};
-    if (ids[i] < 0) continue;
-    tfp_json_key(w, names[i], -1);
-    tfp_json_put_int(w, ids[i]);
-  }
-  tfp_json_end_object(w);
-  tfp_json_writer_save(w, path);
-  tfp_json_writer_close(w);
-  return ctx->status;
+  return tfp_gen_save(ctx, dir, c, NULL);
 }
 TFP_API tfp_status tfp_config_save(tfp_ctx *ctx, const tfp_config *c, const char *dir) {
   tfpi_config_notes notes;

@@ -45,9 +45,9 @@ typedef struct options {
   const char *kind, *ids, *mask, *type_ids, *decoder_ids, *batches, *prompt, *dtype, *trans, *later;
   const char *early_stopping;
   int decay_all, normalize;
-  int64_t max_shard;
+  int64_t max_shard, limit_alphabet, max_piece;
   double eps;
-  const char *grads, *pool;
+  const char *grads, *pool, *lowercase, *strip_accents;
   list data, words; /* words: what is no option */
 } options;
 
@@ -99,9 +99,10 @@ typedef struct option {
 static const option option_table[] = {
     {PRETRAIN, "arch", CHOICE, AT(arch), 0, 0, NAN, "encoder|decoder|seq2seq",
      "the kind of transformer"},
-    {PRETRAIN | TRAIN_TOK | STEP, "family", CHOICE, AT(family), 0, 0, NAN, FAMILIES,
-     "default: bert, gpt2, t5 by --arch, bart with denoise; whose special tokens: gpt2; bench: "
-     "needed"},
+    {PRETRAIN | STEP, "family", CHOICE, AT(family), 0, 0, NAN, FAMILIES,
+     "default: bert, gpt2, t5 by --arch, bart with denoise; bench: needed"},
+    {TRAIN_TOK, "family", CHOICE, AT(family), 0, 0, NAN, FAMILIES,
+     "whose special tokens it gets: gpt2, for wordpiece bert alone, for unigram t5"},
     {PRETRAIN | EVAL, "objective", CHOICE, AT(objective), 0, 0, NAN, "mlm|clm|span|denoise",
      "default: mlm, clm, span by the architecture; denoise for bart"},
     {PRETRAIN | EVAL, "data", FILES, AT(data), 0, 0, NAN, "FILES...",
@@ -162,10 +163,18 @@ static const option option_table[] = {
     {PRETRAIN, "resume", FLAG, AT(resume), 0, 0, NAN, NULL,
      "go on from --out, or begin where it holds no state"},
     {TRAIN_TOK, "kind", CHOICE, AT(kind), 0, 0, NAN, "bpe|wordpiece|unigram",
-     "bpe alone in this release; needed"},
-    {TRAIN_TOK, "vocab", COUNT, AT(vocab), 256, 1 << 24, NAN, "N", "tokens, needed"},
-    {TRAIN_TOK, "min-frequency", COUNT, AT(min_frequency), 1, MANY, 2, "N",
-     "a pair seen less often is not merged"},
+     "pairs of bytes (GPT-2), pieces of words (BERT), likely pieces (T5); needed"},
+    {TRAIN_TOK, "vocab", COUNT, AT(vocab), 2, 1 << 24, NAN, "N", "tokens, needed"},
+    {TRAIN_TOK, "min-frequency", COUNT, AT(min_frequency), 1, MANY, NAN, "N",
+     "a pair seen less often is not merged (bpe, wordpiece): 2"},
+    {TRAIN_TOK, "lowercase", SWITCH, AT(lowercase), 0, 0, NAN, "true|false",
+     "texts become lower case (wordpiece): true"},
+    {TRAIN_TOK, "strip-accents", SWITCH, AT(strip_accents), 0, 0, NAN, "true|false",
+     "accents go (wordpiece): as --lowercase"},
+    {TRAIN_TOK, "limit-alphabet", COUNT, AT(limit_alphabet), 1, MANY, NAN, "N",
+     "so many characters; others are unknown (wordpiece): 1000"},
+    {TRAIN_TOK, "max-piece-length", COUNT, AT(max_piece), 1, 31, NAN, "N",
+     "characters of the longest piece (unigram): 16"},
     {TOKENIZE, "decode", FLAG, AT(decode), 0, 0, NAN, NULL, "from ids to text"},
     {TOKENIZE, "no-special", FLAG, AT(no_special), 0, 0, NAN, NULL, "without special tokens"},
     {LOGITS | GENERATE, "ids", TEXT, AT(ids), 0, 0, NAN, "\"1 2 3\"", "the tokens of the input"},
@@ -1016,24 +1025,61 @@ static tfp_special_style style_of(tfp_family family) {
                                              TFP_SPECIALS_T5,   TFP_SPECIALS_ROBERTA};
   return styles[family];
 }
+/* An option that says nothing to this kind of tokenizer was meant for another. */
+static void only_for(cli *c, int is_given, const char *name, const char *kinds) {
+  if (is_given && !is_choice(kinds, c->o.kind))
+    die(c, 2, "--%s goes with --kind %s, not with %s", name, kinds, c->o.kind);
+}
+static tfp_tokenizer *train_bpe(cli *c, tfp_special_style style) {
+  tfp_bpe_options o;
+  memset(&o, 0, sizeof o);
+  o.min_frequency = either(c->o.min_frequency, 0);
+  return tfp_tokenizer_train_bpe(c->ctx, c->o.words.at, c->o.words.n, c->o.vocab, style, &o);
+}
+static tfp_tokenizer *train_wordpiece(cli *c) {
+  tfp_wordpiece_options o;
+  memset(&o, 0, sizeof o);
+  o.min_frequency = either(c->o.min_frequency, 0);
+  o.limit_alphabet = either(c->o.limit_alphabet, 0);
+  o.cased = c->o.lowercase && !strcmp(c->o.lowercase, "false");
+  if (c->o.strip_accents) o.strip_accents = strcmp(c->o.strip_accents, "false") ? 1 : -1;
+  return tfp_tokenizer_train_wordpiece(c->ctx, c->o.words.at, c->o.words.n, c->o.vocab, &o);
+}
+static tfp_tokenizer *train_unigram(cli *c, tfp_special_style style) {
+  tfp_unigram_options o;
+  memset(&o, 0, sizeof o);
+  o.max_piece = (int)either(c->o.max_piece, 0);
+  return tfp_tokenizer_train_unigram(c->ctx, c->o.words.at, c->o.words.n, c->o.vocab, style, &o);
+}
 static void run_train_tokenizer(cli *c) {
-  tfp_bpe_options bpe;
   tfp_tokenizer *tok;
-  tfp_special_style style = TFP_SPECIALS_GPT2;
-  needs(c, c->o.kind != NULL, "--kind bpe");
+  const char *family = c->o.family;
+  needs(c, c->o.kind != NULL, "--kind bpe, wordpiece or unigram");
   needs(c, c->o.vocab > 0, "--vocab N");
   needs(c, c->o.out != NULL, "--out DIR");
-  if (strcmp(c->o.kind, "bpe")) die(c, 2, "--kind %s is not in this release", c->o.kind);
-  if (c->o.family) style = style_of((tfp_family)tfp_family_from_name(c->o.family));
-  memset(&bpe, 0, sizeof bpe);
-  bpe.min_frequency = c->o.min_frequency;
-  tok = tfp_tokenizer_train_bpe(c->ctx, c->o.words.at, c->o.words.n, c->o.vocab, style, &bpe);
+  only_for(c, c->o.min_frequency > 0, "min-frequency", "bpe|wordpiece");
+  only_for(c, c->o.lowercase != NULL, "lowercase", "wordpiece");
+  only_for(c, c->o.strip_accents != NULL, "strip-accents", "wordpiece");
+  only_for(c, c->o.limit_alphabet > 0, "limit-alphabet", "wordpiece");
+  only_for(c, c->o.max_piece > 0, "max-piece-length", "unigram");
+  if (!strcmp(c->o.kind, "wordpiece")) {
+    if (family && strcmp(family, "bert"))
+      die(c, 2, "--kind wordpiece is bert's, and --family is %s", family);
+    tok = train_wordpiece(c);
+  } else if (!strcmp(c->o.kind, "unigram")) {
+    tok = train_unigram(c, family ? style_of((tfp_family)tfp_family_from_name(family))
+                                  : TFP_SPECIALS_T5);
+  } else {
+    tok = train_bpe(c, family ? style_of((tfp_family)tfp_family_from_name(family))
+                              : TFP_SPECIALS_GPT2);
+  }
   check(c);
   tfp_make_dir(c->ctx, c->o.out);
   tfp_tokenizer_save(tok, c->o.out, 0);
   check(c);
   if (c->o.json) {
     tfp_json_writer *w = json_begin(c);
+    json_text(w, "kind", tfp_tokenizer_name(tok));
     json_int(w, "vocab_size", tfp_vocab_size(tok));
     json_text(w, "out", c->o.out);
     json_real(w, "seconds", tfp_seconds() - c->began);

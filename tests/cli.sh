@@ -308,6 +308,14 @@ check "an empty line has no ids" sh -c "printf '\n' | \"$tfpre\" tokenize decode
 refuses "tokenize without a tokenizer" "token" tokenize bare
 echo '1 x' | "$tfpre" tokenize decoder --decode > out 2> err
 check "tokenize --decode of words: $(cat err)" sh -c "test $? -ne 0 && test \$(wc -l < err) -eq 1 && grep -q x err"
+for kind in bpe wordpiece unigram; do
+  check "train-tokenizer --kind $kind" sh -c "\"$tfpre\" train-tokenizer --kind $kind --vocab 400 --out tok-$kind text.txt --json > out 2> err && test \$(wc -l < out) -eq 1 && grep -q '\"kind\": \"$kind\"' out"
+  check "tokenize $kind and back" sh -c "\"$tfpre\" tokenize tok-$kind --no-special < line | \"$tfpre\" tokenize tok-$kind --decode --no-special | cmp -s - line"
+done
+check "wordpiece is lower case" sh -c "echo 'THE cat saw a dog' | \"$tfpre\" tokenize tok-wordpiece > out && \"$tfpre\" tokenize tok-wordpiece < line | cmp -s - out"
+check "wordpiece of both cases" sh -c "\"$tfpre\" train-tokenizer --kind wordpiece --lowercase false --vocab 400 --out tok-cased text.txt > out 2> err && echo 'THE cat saw a dog' | \"$tfpre\" tokenize tok-cased > out && ! \"$tfpre\" tokenize tok-cased < line | cmp -s - out"
+refuses "an option of another kind" "--lowercase" train-tokenizer --kind bpe --lowercase --vocab 400 --out e text.txt
+refuses "wordpiece for another family" "gpt2" train-tokenizer --kind wordpiece --family gpt2 --vocab 400 --out e text.txt
 refuses "train-tokenizer without a kind" "--kind" train-tokenizer --vocab 300 --out e text.txt
 refuses "train-tokenizer of another kind" "cake" train-tokenizer --kind cake --vocab 300 --out e text.txt
 refuses "train-tokenizer without a size" "--vocab" train-tokenizer --kind bpe --out e text.txt

@@ -85,7 +85,11 @@ static void text_outgrows_its_positions(void) {
     CHECK(out[i] == first_largest(logits));
     text[n++] = out[i];
   }
+  d.beams = 3;
+  CHECK(tfp_generate(m, prompt, 6, &d, out, 150) == 150);
+  OK(ctx);
   tfp_destroy(ctx);
+  d.beams = 1;
   ctx = context(); /* an encoder-decoder's answer ends there */
   m = model_of(ctx, "bart-tiny");
   i = tfp_generate(m, prompt, 6, &d, out, 150);
@@ -315,7 +319,8 @@ static void set_all(tfp_model *m, const char *name, float value) {
 static tfp_model *stub(tfp_ctx *ctx) {
   static const struct { int from, to; double p; } odds[] = {
     {1, 2, .5}, {1, 3, .4}, {1, 7, .1},  {2, 4, .4}, {2, 5, .35}, {2, 7, .25}, {3, 7, .9},
-    {3, 4, .1}, {4, 7, .6}, {4, 6, .4},  {5, 7, .97}, {5, 6, .03}, {6, 7, .55}, {6, 6, .45}};
+    {3, 4, .1}, {4, 7, .6}, {4, 6, .4},  {5, 7, .97}, {5, 6, .03}, {6, 7, .55}, {6, 6, .45},
+    {7, 0, .9}, {7, 1, .1}, {0, 0, 1}};
   /* a unit vector of 8 numbers, normalised: 7 ^ 1/2 at its place, -7 ^ -1/2 elsewhere */
   const double hot = sqrt(7.0), cold = -1 / sqrt(7.0);
   float word[STUB * STUB], head[STUB * STUB];
@@ -404,10 +409,10 @@ static void penalties_by_hand(void) {
   tfp_model *m = stub(ctx);
   tfp_gen_desc d;
   int32_t out[4];
-  const int32_t text[2] = {4, 1};
+  const int32_t text[2] = {4, 1}, after_pad[2] = {0, 7}, none = -1;
   memset(&d, 0, sizeof d);
   d.max_new = 4, d.end_id = -1;
-  CHECK(writes(m, 6, &d, "7000")); /* behind the end token all are equal: the first */
+  CHECK(writes(m, 6, &d, "7000"));
   d.suppress.at = &text[0], d.suppress.n = 0;
   d.no_repeat_ngram = 1, d.end_id = 0;
   CHECK(writes(m, 6, &d, "7")); /* 6 was there */
@@ -418,6 +423,10 @@ static void penalties_by_hand(void) {
   d.encoder_repetition_penalty = 0, d.encoder_no_repeat_ngram = 1;
   CHECK(writes(m, 6, &d, "7"));
   CHECK(tfp_generate(m, text, 2, &d, out, 4) == 3 && out[0] == 2 && out[1] == 5 && out[2] == 7);
+  d.encoder_no_repeat_ngram = 0, d.repetition_penalty = 30, d.end_id = -1;
+  CHECK(tfp_generate(m, after_pad, 2, &d, out, 1) == 1 && out[0] == 0); /* hidden: was not there */
+  d.pad.at = &none, d.pad.n = 1;
+  CHECK(tfp_generate(m, after_pad, 2, &d, out, 1) == 1 && out[0] == 1);
   OK(ctx);
   tfp_destroy(ctx);
 }
@@ -511,6 +520,23 @@ static void batches_as_single_texts(void) {
         tfp_destroy(ctx);
       }
 }
+/* Rows that outgrow the positions go on with their second half, padding or not. */
+static void batches_outgrow_positions(void) {
+  static const int32_t ids[12] = {7, 9, 30, 31, 12, 2, 0, 0, 0, 44, 5, 17};
+  tfp_ctx *ctx = context();
+  tfp_model *m = model_of(ctx, "gpt2-tiny");
+  tfp_gen_desc d;
+  int32_t all[2 * 90], one[90];
+  memset(&d, 0, sizeof d);
+  d.max_new = 90, d.end_id = -1;
+  CHECK(tfp_generate_batch(m, ids, NULL, 2, 6, &d, all, 90, NULL) == 90);
+  CHECK(tfp_generate(m, ids, 6, &d, one, 90) == 90 && !memcmp(one, all, sizeof one));
+  /* row 1 slides when its neighbour does, three tokens before it must */
+  CHECK(tfp_generate(m, ids + 6, 6, &d, one, 27) == 27 &&
+        !memcmp(one, all + 90, 27 * sizeof *one));
+  OK(ctx);
+  tfp_destroy(ctx);
+}
 /* Hidden tokens in front of a decoder's prompt change nothing but what processors see. */
 static void padding_is_not_read(void) {
   static const int32_t padded[10] = {0, 0, 0, 0, 7, 9, 30, 31, 12, 2};
@@ -530,6 +556,78 @@ static void padding_is_not_read(void) {
     CHECK(tfp_generate_batch(m, padded, mask, 1, 10, &d, b, 20, NULL) == -1);
     FAILS(ctx, TFP_ERR_ARG, "hidden");
     tfp_destroy(ctx);
+  }
+}
+
+/* A hidden token at the end is what the next one follows, at position 0; new ones begin at 1. */
+static void hidden_at_the_end(void) {
+  tfp_ctx *ctx = context();
+  tfp_model *m = model_of(ctx, "gpt2-tiny");
+  int32_t text[12] = {0}, out[8];
+  const int32_t mask[12] = {1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1, 1};
+  const int32_t positions[12] = {0, 1, 2, 0, 1, 2, 3, 4, 5, 6, 7, 8};
+  float logits[VOCAB];
+  tfp_gen_desc d;
+  tfp_batch b;
+  tfp_output o;
+  int i, k;
+  memset(&d, 0, sizeof d);
+  memset(&b, 0, sizeof b);
+  d.end_id = -1, d.max_new = 8;
+  b.B = 1, b.ids = text, b.mask = mask, b.positions = positions;
+  for (k = 0; k < 12; k++) {
+    for (i = 0; i < 3; i++) text[i] = 1 + (17 * k + 5 * i) % 60;
+    text[3] = 0;
+    CHECK(tfp_generate(m, text, 4, &d, out, 8) == 8);
+    for (i = 0; i < 8; i++) {
+      b.T = 4 + i;
+      tfp_step_reset(ctx);
+      tfp_forward(m, &b, TFP_LAST_LOGITS, NULL, &o);
+      OK(ctx);
+      tfp_read(ctx, o.logits, logits, VOCAB);
+      text[4 + i] = first_largest(logits);
+      CHECK(out[i] == text[4 + i]);
+    }
+  }
+  tfp_destroy(ctx);
+}
+
+/* ---- memory ---- */
+
+/* A dry run counts what a run takes, and less memory is an error, not a crash. */
+static void memory_of_beams(void) {
+  int w, dry;
+  for (w = 0; w < 4; w++) {
+    int64_t peak[2], bytes, step;
+    tfp_gen_desc d;
+    int32_t out[12];
+    tfp_desc desc;
+    memset(&d, 0, sizeof d);
+    memset(&desc, 0, sizeof desc);
+    d.beams = 4, d.max_new = 12, d.end_id = -1;
+    desc.threads = 1;
+    for (dry = 0; dry < 2; dry++) {
+      tfp_ctx *ctx;
+      desc.dry_run = dry;
+      ctx = tfp_create(&desc);
+      CHECK(tfp_generate(model_of(ctx, writers[w]), prompt, 6, &d, out, 12) == 12);
+      OK(ctx);
+      peak[dry] = tfp_memory(ctx).peak;
+      tfp_destroy(ctx);
+    }
+    CHECK(peak[0] == peak[1]);
+    desc.dry_run = 0;
+    step = peak[0] / 6400 * 64;
+    for (bytes = peak[0] - 40 * step; bytes <= peak[0]; bytes += step) {
+      tfp_ctx *ctx;
+      int64_t n;
+      desc.block = malloc((size_t)bytes + 64), desc.block_bytes = (size_t)bytes;
+      ctx = tfp_create(&desc);
+      n = tfp_generate(model_of(ctx, writers[w]), prompt, 6, &d, out, 12);
+      CHECK(n == 12 ? bytes == peak[0] : tfp_error(ctx) == TFP_ERR_NOMEM);
+      free(desc.block);
+    }
+    desc.block = NULL;
   }
 }
 
@@ -897,7 +995,10 @@ void test_generate(void) {
   RUN(penalties_by_hand);
   RUN(beams_of_random_models);
   RUN(batches_as_single_texts);
+  RUN(batches_outgrow_positions);
   RUN(padding_is_not_read);
+  RUN(hidden_at_the_end);
+  RUN(memory_of_beams);
   RUN(constraints_hold);
   RUN(several_ends);
   RUN(drawn_beams);

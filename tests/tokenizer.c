@@ -1,4 +1,4 @@
-/* tokenizer.c -- bytes, characters and BPE: round trips, streams, files, the reference's ids. */
+/* tokenizer.c -- all kinds: round trips, streams, stages, places, files, the reference's ids. */
 #include "test.h"
 
 enum { ROOM = 1 << 16 };
@@ -643,6 +643,637 @@ static void tokenizer_hostile_files(void) {
   tfp_destroy(ctx);
 }
 
+/* ---- stages, and the models of BERT and T5 ---- */
+
+/* A growing text, for files made here. */
+typedef struct made { char at[1 << 16]; size_t n; } made;
+static void make(made *m, const char *format, const char *text) {
+  m->n += (size_t)snprintf(m->at + m->n, sizeof m->at - m->n, format, text);
+  CHECK(m->n < sizeof m->at);
+}
+#define SAME(t, text) same_after_saving(ctx, t, text, (int64_t)strlen(text))
+#define STREAM(t, text, flags) stream_equals_whole(t, text, (int64_t)strlen(text), flags)
+
+/* A tokenizer.json of these members in the directory of the running test, loaded. Empty: null. */
+static tfp_tokenizer *load_made(tfp_ctx *ctx, const char *dir, const char *added, const char *norm,
+                                const char *pre, const char *decoder, const char *model) {
+  static made m;
+  char path[300];
+  m.n = 0;
+  make(&m, "{\"version\":\"1.0\",\"added_tokens\":[%s],", added);
+  make(&m, "\"normalizer\":%s,", *norm ? norm : "null");
+  make(&m, "\"pre_tokenizer\":%s,\"post_processor\":null,", *pre ? pre : "null");
+  make(&m, "\"decoder\":%s,", *decoder ? decoder : "null");
+  make(&m, "\"model\":%s}", model);
+  snprintf(path, sizeof path, "%s/tokenizer.json", dir);
+  put_text(path, m.at);
+  return tfp_tokenizer_load(ctx, dir);
+}
+/* BPE without merges: each character a token. */
+static const char *char_model(const char *more) {
+  static made m;
+  char one[16];
+  int c;
+  m.n = 0;
+  make(&m, "{\"type\":\"BPE\",\"unk_token\":\"<?>\",\"vocab\":{\"<?>\":0%s", "");
+  for (c = 32; c < 127; c++) {
+    snprintf(one, sizeof one, c == '"' || c == '\\' ? "\\%c" : "%c", c);
+    make(&m, ",\"%s\":", one);
+    snprintf(one, sizeof one, "%d", c);
+    make(&m, "%s", one);
+  }
+  make(&m, "%s},\"merges\":[]}", more);
+  return m.at;
+}
+/* Tokens of a text, the words apart: "ab|c". With places: "ab 0-2|c 3-4". */
+static const char *words_of(tfp_tokenizer *t, const char *text, int flags, int places) {
+  static char out[4096];
+  static tfp_token_span s[512];
+  tfp_encode_desc d;
+  int64_t n, i;
+  size_t at = 0;
+  memset(&d, 0, sizeof d);
+  d.flags = flags;
+  n = tfp_encode_spans(t, text, (int64_t)strlen(text), NULL, 0, &d, s, 512);
+  out[0] = 0;
+  for (i = 0; i < n && i < 512 && at < sizeof out - 64; i++) {
+    if (i && s[i].word != s[i - 1].word) out[at++] = '|';
+    at += (size_t)snprintf(out + at, sizeof out - at, "%s", tfp_token_text(t, s[i].id));
+    if (places)
+      at += (size_t)snprintf(out + at, sizeof out - at, " %d-%d ", (int)s[i].start, (int)s[i].end);
+  }
+  return n < 0 ? "error" : out;
+}
+static void words_are(tfp_tokenizer *t, const char *text, int flags, int places, const char *want,
+                      int line) {
+  const char *got = t ? words_of(t, text, flags, places) : "no tokenizer";
+  char message[9000];
+  if (!strcmp(got, want)) return;
+  snprintf(message, sizeof message, "'%s' gives '%s', not '%s'", text, got, want);
+  test_check(0, message, __FILE__, line);
+}
+
+static void tokenizer_stages(void) {
+#define SEQ2(kind, a, b) "{\"type\":\"Sequence\",\"" kind "\":[" a "," b "]}"
+#define SPACES "{\"type\":\"WhitespaceSplit\"}"
+#define TEXT_SPLIT(text, how, invert)                                                             \
+  "{\"type\":\"Split\",\"pattern\":{\"String\":\"" text "\"},\"behavior\":\"" how                  \
+  "\",\"invert\":" invert "}"
+#define BERT(a, b, c, d)                                                                          \
+  "{\"type\":\"BertNormalizer\",\"clean_text\":" a ",\"handle_chinese_chars\":" b                  \
+  ",\"strip_accents\":" c ",\"lowercase\":" d "}"
+  static const struct { const char *norm, *pre, *text, *want;
+  } cases[] = {
+      {BERT("true", "true", "null", "true"), SPACES, "A\tB\x01\xC3\x89\xE4\xB8\xADx",
+       "a|be|\xE4\xB8\xAD|x"},
+      {BERT("true", "true", "null", "false"), SPACES, "A\tB\x01\xC3\x89\xE4\xB8\xADx",
+       "A|B\xC3\x89|\xE4\xB8\xAD|x"},
+      {BERT("false", "false", "false", "true"), "", "A\xC3\x89\xE4\xB8\xAD",
+       "a\xC3\xA9\xE4\xB8\xAD"},
+      {BERT("true", "false", "true", "false"), "", "A\xC3\x89\x0B\xC2\xA0z", "AE z"},
+      {"{\"type\":\"NFC\"}", "", "e\xCC\x81x", "\xC3\xA9x"},
+      {"{\"type\":\"NFD\"}", "", "\xC3\xA9x", "e\xCC\x81x"},
+      {"{\"type\":\"NFKC\"}", "", "\xEF\xBC\xA1\xEF\xAC\x81", "Afi"},
+      {"{\"type\":\"NFKD\"}", "", "\xEF\xBC\xA1\xC3\xA9", "Ae\xCC\x81"},
+      {"{\"type\":\"Lowercase\"}", "", "AbC\xC3\x89\xC4\xB0", "abc\xC3\xA9i\xCC\x87"},
+      {SEQ2("normalizers", "{\"type\":\"NFD\"}", "{\"type\":\"StripAccents\"}"), "",
+       "\xC3\xA9\xC3\x89", "eE"},
+      {"{\"type\":\"Strip\",\"strip_left\":true,\"strip_right\":false}", "",
+       " \xE3\x80\x80"
+       "a b ",
+       "a b "},
+      {"{\"type\":\"Strip\",\"strip_left\":false,\"strip_right\":true}", "", " a \xC2\xA0", " a"},
+      {"{\"type\":\"Strip\",\"strip_left\":true,\"strip_right\":true}", "", "  \n ", ""},
+      {"{\"type\":\"Replace\",\"pattern\":{\"String\":\"ab\"},\"content\":\"X\"}", "", "aabab",
+       "aXX"},
+      {"{\"type\":\"Replace\",\"pattern\":{\"Regex\":\" {2,}\"},\"content\":\"_\"}", "",
+       " a  b   c", " a_b_c"},
+      {"{\"type\":\"Prepend\",\"prepend\":\"_\"}", "", "a b", "_a b"},
+      {"{\"type\":\"Prepend\",\"prepend\":\"_\"}", "", "", ""},
+      {"", SPACES,
+       " ab\xE3\x80\x80"
+       "c  d\n",
+       "ab|c|d"},
+      {"", "{\"type\":\"Whitespace\"}", "it's a_1 \xC2\xB2!? ", "it|'|s|a_1|\xC2\xB2!?"},
+      {"", "{\"type\":\"BertPreTokenizer\"}", " a.b,, $c ", "a|.|b|,|,|$|c"},
+      {"", "{\"type\":\"Punctuation\",\"behavior\":\"Isolated\"}", "a!!b", "a|!|!|b"},
+      {"", "{\"type\":\"Punctuation\",\"behavior\":\"Contiguous\"}", "a!!b", "a|!!|b"},
+      {"", "{\"type\":\"Punctuation\",\"behavior\":\"Removed\"}", "!a!!b!", "a|b"},
+      {"", "{\"type\":\"Punctuation\",\"behavior\":\"MergedWithPrevious\"}", "!a!!b", "!|a!|!|b"},
+      {"", "{\"type\":\"Punctuation\",\"behavior\":\"MergedWithNext\"}", "!a!!b!", "!a|!|!b|!"},
+      {"", "{\"type\":\"Digits\",\"individual_digits\":true}", "a12b", "a|1|2|b"},
+      {"", "{\"type\":\"Digits\",\"individual_digits\":false}", "a12b3", "a|12|b|3"},
+      {"", TEXT_SPLIT("--", "Isolated", "false"), "a--b---c", "a|--|b|--|-c"},
+      {"", TEXT_SPLIT("-", "Removed", "true"), "a--b-", "-|-|-"},
+      {"", TEXT_SPLIT(" ", "MergedWithPrevious", "false"), "a  b c", "a | |b |c"},
+      {"", TEXT_SPLIT(" ", "MergedWithNext", "false"), "a  b c", "a| | b| c"},
+      {"", SEQ2("pretokenizers", SPACES, "{\"type\":\"Digits\",\"individual_digits\":true}"),
+       "a1 b", "a|1|b"},
+      {"", "{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\"always\"}", "a  b",
+       "_a|_|_b"},
+      {"", "{\"type\":\"Metaspace\",\"replacement\":\"_\",\"add_prefix_space\":true}", "a b",
+       "_a|_b"},
+      {"", "{\"type\":\"Metaspace\",\"replacement\":\"_\",\"add_prefix_space\":false}", "a b",
+       "a|_b"},
+      {"",
+       "{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\"never\",\"split\":"
+       "false}",
+       "a b", "a_b"},
+      {"", "{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\"first\"}", " a",
+       "_a"}};
+  static const char more[] =
+      ",\"\xC3\xA9\":200,\"\xC3\x89\":201,\"\xE4\xB8\xAD\":202,\"\xCC\x81\":203,\"\xCC\x87\":204,"
+      "\"\xC2\xB2\":205";
+  tfp_ctx *ctx = tfp_create(NULL);
+  char dir[256];
+  size_t i;
+  snprintf(dir, sizeof dir, "%s", test_dir());
+  for (i = 0; i < sizeof cases / sizeof *cases; i++) {
+    tfp_tokenizer *t = load_made(ctx, dir, "", cases[i].norm, cases[i].pre, "", char_model(more));
+    tfp_tokenizer *u;
+    OK(ctx);
+    words_are(t, cases[i].text, 0, 0, cases[i].want, __LINE__);
+    if (!t) continue;
+    CHECK(tfp_tokenizer_save(t, dir, 0) == TFP_OK);
+    u = tfp_tokenizer_load(ctx, dir);
+    OK(ctx);
+    words_are(u, cases[i].text, 0, 0, cases[i].want, __LINE__);
+    CHECK(u && tfp_tokenizer_hash(t) == tfp_tokenizer_hash(u));
+    tfp_tokenizer_free(t);
+    tfp_tokenizer_free(u);
+  }
+  tfp_destroy(ctx);
+}
+
+static void tokenizer_added_tokens(void) {
+  static const char added[] =
+      "{\"id\":300,\"content\":\"word\",\"single_word\":true,\"normalized\":false},"
+      "{\"id\":301,\"content\":\"<l>\",\"lstrip\":true},"
+      "{\"id\":302,\"content\":\"<r>\",\"rstrip\":true,\"special\":true},"
+      "{\"id\":303,\"content\":\"The\",\"normalized\":true},"
+      "{\"id\":304,\"content\":\"<ll>\"}";
+  tfp_ctx *ctx = tfp_create(NULL);
+  char dir[256], text[64];
+  tfp_tokenizer *t;
+  int32_t ids[64];
+  int64_t n;
+  snprintf(dir, sizeof dir, "%s", test_dir());
+  t = load_made(ctx, dir, added, "{\"type\":\"Lowercase\"}", SPACES, "", char_model(""));
+  OK(ctx);
+  words_are(t, "a word, words word", TFP_PARSE_SPECIAL, 0, "a|word|,|words|word", __LINE__);
+  words_are(t, "a_word \xC3\xA9word word\xC3\xA9", TFP_PARSE_SPECIAL, 0, "a_word|<?>word|word<?>",
+            __LINE__);
+  words_are(t, "A  <l> B<r>  C", TFP_PARSE_SPECIAL, 1, "a 0-1 |<l> 1-6 |b 7-8 |<r> 8-13 |c 13-14 ",
+            __LINE__);
+  words_are(t, "<ll><l>", TFP_PARSE_SPECIAL, 0, "<ll>|<l>", __LINE__);
+  words_are(t, "The tHE x", TFP_PARSE_SPECIAL, 0, "The|The|x", __LINE__);
+  words_are(t, "The word", 0, 0, "the|word", __LINE__); /* not looked for */
+  n = tfp_encode(t, "The <r>", 7, TFP_PARSE_SPECIAL, ids, 64);
+  CHECK(n == 2 && ids[0] == 303 && ids[1] == 302);
+  CHECK(tfp_decode(t, ids, n, 0, text, 64) == 7 && !strcmp(text, "the <r>"));
+  CHECK(tfp_decode(t, ids, n, TFP_SKIP_SPECIAL, text, 64) == 3 && !strcmp(text, "the"));
+  CHECK(tfp_token_is_special(t, 302) && !tfp_token_is_special(t, 303));
+  tfp_destroy(ctx);
+}
+
+static const char piece_vocab[] = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nun\n##aff\n##"
+                                  "able\nhello\nworld\n!\n##s\ncafe\n\xE4\xB8\xAD\n"
+                                  "\xE6\x96\x87\n'\ns\n,\nHello\n";
+static void tokenizer_wordpiece(void) {
+  tfp_ctx *ctx = tfp_create(NULL);
+  static char word[300];
+  char dir[256], text[128];
+  int32_t ids[64], types[64];
+  tfp_tokenizer *t, *cased;
+  snprintf(dir, sizeof dir, "%s", test_dir());
+  put_text(test_path("vocab.txt"), piece_vocab);
+  t = tfp_tokenizer_load(ctx, dir);
+  OK(ctx);
+  CHECK(tfp_tokenizer_type(t) == TFP_TOKENIZER_WORDPIECE &&
+        !strcmp(tfp_tokenizer_name(t), "wordpiece"));
+  specials_are(tfp_tokenizer_specials(t), -1, -1, 0, 1, 2, 3, 4);
+  IDS(t, "unaffable Hello", TFP_ADD_SPECIAL, 2, 5, 6, 7, 8, 3);
+  IDS(t, "worlds, caf\xC3\xA9 cafe\xCC\x81\xE4\xB8\xAD\xE6\x96\x87!", 0, 9, 11, 17, 12, 12, 13, 14,
+      10);
+  IDS(t, "unx un [MASK]", TFP_PARSE_SPECIAL, 1, 5, 4);
+  IDS(t, "[MASK]", 0, 1, 1, 1);
+  memset(word, 'u', 99), memcpy(word + 99, "n", 2);
+  IDS(t, word, 0, 1);
+  CHECK(tfp_encode_pair(t, "hello", 5, "world!", 6, TFP_ADD_SPECIAL, ids, types, 64) == 6);
+  CHECK(types[2] == 0 && types[3] == 1 && types[5] == 1 && ids[5] == 3);
+  IDS(t, "hello's", 0, 8, 15, 16);
+  CHECK(tfp_encode(t, "unaffable, hello's", 18, TFP_ADD_SPECIAL, ids, 64) == 9);
+  CHECK(tfp_decode(t, ids, 9, TFP_SKIP_SPECIAL, text, 128) == 20 &&
+        !strcmp(text, "unaffable, hello ' s"));
+  CHECK(tfp_token_bytes(t, 6, NULL)[0] == 'a');
+  words_are(t, "worlds caf\xC3\xA9", 0, 1, "world 0-5 ##s 5-6 |cafe 7-12 ", __LINE__);
+  SAME(t, "Un caf\xC3\xA9 hello [SEP] \xE4\xB8\xAD");
+  test_dir();
+  put_text(test_path("vocab.txt"), piece_vocab);
+  put_text(test_path("tokenizer_config.json"),
+           "{\"do_lower_case\":false,\"clean_up_tokenization_spaces\":true}");
+  cased = tfp_tokenizer_load(ctx, dir);
+  OK(ctx);
+  IDS(cased, "Hello hello caf\xC3\xA9", 0, 18, 8, 1);
+  CHECK(tfp_tokenizer_hash(cased) != tfp_tokenizer_hash(t));
+  ids[0] = 8, ids[1] = 15, ids[2] = 16;
+  CHECK(tfp_decode(cased, ids, 3, 0, text, 128) == 7 && !strcmp(text, "hello's"));
+  STREAM(t, "unaffable worlds\nhello  [MASK] caf\xC3\xA9", TFP_ADD_SPECIAL | TFP_PARSE_SPECIAL);
+  tfp_destroy(ctx);
+}
+
+#define PIECES                                                                                     \
+  "[\"<pad>\",0],[\"</s>\",0],[\"<unk>\",0],[\"\xE2\x96\x81\",-2],[\"a\",-3],[\"b\",-3.5],"        \
+  "[\"ab\",-4],[\"\xE2\x96\x81"                                                                    \
+  "a\",-4.5],[\"bb\",-9]"
+#define METASPACE                                                                                  \
+  "{\"type\":\"Metaspace\",\"replacement\":\"\xE2\x96\x81\",\"prepend_scheme\":\"always\"}"
+static void tokenizer_unigram(void) {
+  static const char model[] = "{\"type\":\"Unigram\",\"unk_id\":2,\"vocab\":[" PIECES "]}";
+  static made fall;
+  char one[32], dir[256], text[64];
+  tfp_ctx *ctx = tfp_create(NULL);
+  tfp_tokenizer *t;
+  int32_t ids[16];
+  int i;
+  snprintf(dir, sizeof dir, "%s", test_dir());
+  t = load_made(ctx, dir, "", "", METASPACE, METASPACE, model);
+  OK(ctx);
+  CHECK(tfp_tokenizer_type(t) == TFP_TOKENIZER_UNIGRAM &&
+        !strcmp(tfp_tokenizer_name(t), "unigram"));
+  IDS(t, "ab", 0, 3, 6);        /* -2-4 beats -2-3-3.5 and -4.5-3.5 */
+  IDS(t, "a", 0, 7);            /* -4.5 beats -2-3 */
+  IDS(t, "abb aab", 0, 3, 6, 5, 7, 6);
+  IDS(t, "axyzb", 0, 7, 2, 5);  /* unknown neighbours are one */
+  CHECK(tfp_encode(t, "", 0, 0, NULL, 0) == 0);
+  words_are(t, "ab xyb", 0, 1, "\xE2\x96\x81 0-1 ab 0-2 |\xE2\x96\x81 2-3 <unk> 3-5 b 5-6 ",
+            __LINE__);
+  ids[0] = 7, ids[1] = 3, ids[2] = 6;
+  CHECK(tfp_decode(t, ids, 3, 0, text, 64) == 4 && !strcmp(text, "a ab"));
+  CHECK(!memcmp(tfp_token_bytes(t, 7, NULL), " a", 2));
+  SAME(t, "abab aabb xyz");
+  STREAM(t, "ab aabb  xyz\n ba", 0);
+  fall.n = 0;
+  make(&fall, "{\"type\":\"Unigram\",\"unk_id\":2,\"byte_fallback\":true,\"vocab\":[%s", PIECES);
+  for (i = 0; i < 256; i++) {
+    snprintf(one, sizeof one, ",[\"<0x%02X>\",-20]", i);
+    make(&fall, "%s", one);
+  }
+  make(&fall, "]}%s", "");
+  t = load_made(
+      ctx, dir, "", "", METASPACE,
+      "{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\",\"pattern\":{\"String\":"
+      "\"\xE2\x96\x81\"},\"content\":\" \"},{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"},"
+      "{\"type\":\"Strip\",\"content\":\" \",\"start\":1,\"stop\":0}]}",
+      fall.at);
+  OK(ctx);
+  IDS(t, "a\xC3\xA9", 0, 7, 9 + 0xC3, 9 + 0xA9);
+  ids[0] = 7, ids[1] = 9 + 0xC3, ids[2] = 9 + 0xA9, ids[3] = 9 + 0xFF, ids[4] = 4;
+  CHECK(tfp_decode(t, ids, 3, 0, text, 64) == 3 && !strcmp(text, "a\xC3\xA9"));
+  CHECK(tfp_decode(t, ids, 5, 0, text, 64) == 11); /* bytes that are no UTF-8: U+FFFD for each */
+  CHECK(!strcmp(text, "a\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD" "a"));
+  SAME(t, "abab\xC3\xA9");
+  tfp_destroy(ctx);
+}
+
+static void tokenizer_bpe_options(void) {
+  static const char model[] =
+      "{\"type\":\"BPE\",\"unk_token\":\"<u>\",\"fuse_unk\":true,\"end_of_word_suffix\":\"</w>\","
+      "\"continuing_subword_prefix\":\"@\",\"vocab\":{\"<u>\":0,\"a\":1,\"@b\":2,\"@b</w>\":3,\"a</"
+      "w>\":4,"
+      "\"ab</w>\":5,\"ab\":6},\"merges\":[[\"a\",\"@b</w>\"],[\"a\",\"@b\"]]}";
+  tfp_ctx *ctx = tfp_create(NULL);
+  char dir[256], text[64];
+  int32_t ids[2] = {5, 4};
+  tfp_tokenizer *t;
+  snprintf(dir, sizeof dir, "%s", test_dir());
+  t = load_made(ctx, dir, "", "", SPACES, "{\"type\":\"BPEDecoder\",\"suffix\":\"</w>\"}", model);
+  OK(ctx);
+  IDS(t, "ab a abb xy bx", 0, 5, 4, 6, 3, 0, 0);
+  words_are(t, "abb xyz", 0, 1, "ab 0-2 @b</w> 2-3 |<u> 4-7 ", __LINE__);
+  CHECK(tfp_decode(t, ids, 2, 0, text, 64) == 4 && !strcmp(text, "ab a"));
+  SAME(t, "ab abb xx");
+  tfp_destroy(ctx);
+}
+
+/* ---- places, truncation, windows ---- */
+
+static void tokenizer_spans(void) {
+  tfp_ctx *ctx = tfp_create(NULL);
+  tfp_encode_desc d;
+  tfp_token_span s[32];
+  char dir[256];
+  tfp_tokenizer *t;
+  snprintf(dir, sizeof dir, "%s", test_dir());
+  put_text(test_path("vocab.txt"), piece_vocab);
+  t = tfp_tokenizer_load(ctx, dir);
+  OK(ctx);
+  memset(&d, 0, sizeof d);
+  d.flags = TFP_ADD_SPECIAL;
+  CHECK(tfp_encode_spans(t, "hello", 5, "caf\xC3\xA9 worlds", 12, &d, s, 32) == 7);
+  CHECK(s[0].id == 2 && s[0].sequence == -1 && s[0].word == -1 && s[0].start == 0 && s[0].end == 0);
+  CHECK(s[1].id == 8 && s[1].sequence == 0 && s[1].end == 5 && s[1].type == 0);
+  CHECK(s[3].id == 12 && s[3].sequence == 1 && s[3].start == 0 && s[3].end == 5 && s[3].type == 1);
+  CHECK(s[5].id == 11 && s[5].word == 1 && s[5].start == 11 && s[5].end == 12);
+  CHECK(tfp_encode_spans(t, "hello", 5, NULL, 0, NULL, NULL, 0) == 1);
+  d.max_length = 5; /* two are left: one each */
+  CHECK(tfp_encode_spans(t, "hello world", 11, "world hello", 11, &d, s, 32) == 5);
+  CHECK(s[1].id == 8 && s[3].id == 9);
+  d.max_length = 4, d.from_left = 1;
+  CHECK(tfp_encode_spans(t, "hello world !", 13, NULL, 0, &d, s, 32) == 4 && s[1].id == 9 &&
+        s[2].id == 10);
+  d.from_left = 0, d.stride = 1;
+  CHECK(tfp_encode_spans(t, "hello world !", 13, NULL, 0, &d, s, 32) == 4 && s[2].id == 9);
+  d.window = 1;
+  CHECK(tfp_encode_spans(t, "hello world !", 13, NULL, 0, &d, s, 32) == 4 && s[1].id == 9 &&
+        s[2].id == 10);
+  d.window = 2;
+  CHECK(tfp_encode_spans(t, "hello world !", 13, NULL, 0, &d, s, 32) == 0);
+  d.window = 0, d.stride = 2;
+  CHECK(tfp_encode_spans(t, "hello world !", 13, NULL, 0, &d, s, 32) == -1);
+  FAILS(ctx, TFP_ERR_ARG, "stride");
+  d.stride = 0, d.max_length = 2;
+  CHECK(tfp_encode_spans(t, "hello", 5, NULL, 0, &d, s, 32) == -1);
+  FAILS(ctx, TFP_ERR_ARG, "no room");
+  d.max_length = 5, d.truncate = TFP_TRUNCATE_SECOND;
+  CHECK(tfp_encode_spans(t, "hello world", 11, "world !", 7, &d, s, 32) == -1);
+  FAILS(ctx, TFP_ERR_ARG, "cut");
+  CHECK(tfp_encode_spans(t, "hello", 5, "world !", 7, &d, s, 32) == 5 && s[3].id == 9);
+  CHECK(tfp_encode_spans(t, "hello", 5, NULL, 0, &d, s, 32) == -1);
+  FAILS(ctx, TFP_ERR_ARG, "tfp_encode_spans");
+  tfp_destroy(ctx);
+}
+
+/* ---- spiece.model ---- */
+
+static void proto_byte(made *m, int x) { m->at[m->n++] = (char)x; }
+static void proto_number(made *m, int field, int x) {
+  proto_byte(m, (field << 3 & 127) | (field > 15 ? 128 : 0));
+  if (field > 15) proto_byte(m, field >> 4);
+  proto_byte(m, (x & 127) | (x > 127 ? 128 : 0));
+  if (x > 127) proto_byte(m, x >> 7);
+}
+static void proto_part(made *m, int field, const made *part) {
+  proto_byte(m, field << 3 | 2);
+  proto_byte(m, ((int)part->n & 127) | (part->n > 127 ? 128 : 0));
+  if (part->n > 127) proto_byte(m, (int)part->n >> 7);
+  memcpy(m->at + m->n, part->at, part->n);
+  m->n += part->n;
+}
+static void proto_piece(made *m, const char *text, float score, int type) {
+  static made p;
+  p.n = 0;
+  proto_byte(&p, 10), proto_byte(&p, (int)strlen(text));
+  make(&p, "%s", text);
+  proto_byte(&p, 21);
+  memcpy(p.at + p.n, &score, 4);
+  p.n += 4;
+  if (type != 1) proto_number(&p, 3, type);
+  proto_part(m, 1, &p);
+}
+static void put_bytes(const char *path, const char *text, size_t n) {
+  FILE *f = fopen(path, "wb");
+  CHECK(f && fwrite(text, 1, n, f) == n);
+  if (f) fclose(f);
+}
+static void small_spiece(made *m, int type, int t5, int byte_fallback) {
+  static made part;
+  m->n = part.n = 0;
+  proto_piece(m, "<pad>", 0, 3);
+  proto_piece(m, "</s>", 0, 3);
+  proto_piece(m, "<unk>", 0, 2);
+  proto_piece(m, "\xE2\x96\x81", -2, 1);
+  proto_piece(m, "a", -3, 1);
+  proto_piece(m, "b", -3.5f, 1);
+  proto_piece(m, "ab", -4, 1);
+  proto_piece(m, "\xE2\x96\x81" "a", -4.5f, 1);
+  proto_piece(m, "<x>", 0, 4);
+  proto_number(&part, 3, type);
+  proto_number(&part, 35, byte_fallback);
+  proto_number(&part, 40, 2);
+  if (t5) { /* bos -1, as a number of ten bytes */
+    int i;
+    proto_byte(&part, 0xC8), proto_byte(&part, 2);
+    for (i = 0; i < 9; i++) proto_byte(&part, 255);
+    proto_byte(&part, 1);
+    proto_number(&part, 42, 1);
+    proto_number(&part, 43, 0);
+  }
+  proto_part(m, 2, &part);
+  part.n = 0;
+  proto_number(&part, 3, 1);
+  proto_part(m, 3, &part);
+}
+static void tokenizer_spiece(void) {
+  static made m, bad;
+  tfp_ctx *ctx = tfp_create(NULL);
+  tfp_tokenizer *t;
+  char dir[256], path[300];
+  size_t i;
+  snprintf(dir, sizeof dir, "%s", test_dir());
+  snprintf(path, sizeof path, "%s/spiece.model", dir);
+  small_spiece(&m, 1, 1, 0);
+  put_bytes(path, m.at, m.n);
+  t = tfp_tokenizer_load(ctx, dir);
+  OK(ctx);
+  CHECK(tfp_vocab_size(t) == 109 && tfp_tokenizer_type(t) == TFP_TOKENIZER_UNIGRAM);
+  CHECK(tfp_tokenizer_specials(t).sentinel0 == 108 && tfp_tokenizer_specials(t).sentinels == 100);
+  CHECK(tfp_tokenizer_specials(t).sentinel_step == -1);
+  specials_are(tfp_tokenizer_specials(t), -1, 1, 0, 2, -1, -1, -1);
+  IDS(t, " ab  a\n<extra_id_1>xy<x>", TFP_ADD_SPECIAL | TFP_PARSE_SPECIAL, 3, 6, 7, 107, 3, 2, 8,
+      1);
+  SAME(t, "ab a b <extra_id_7> z");
+  test_dir();
+  put_text(test_path("tokenizer_config.json"),
+           "{\"extra_ids\":3,\"tokenizer_class\":\"T5Tokenizer\"}");
+  put_bytes(path, m.at, m.n);
+  t = tfp_tokenizer_load(ctx, dir);
+  CHECK(t && tfp_vocab_size(t) == 12);
+  test_dir();
+  small_spiece(&m, 2, 0, 0);
+  put_bytes(path, m.at, m.n);
+  t = tfp_tokenizer_load(ctx, dir);
+  OK(ctx);
+  CHECK(tfp_tokenizer_type(t) == TFP_TOKENIZER_BPE && tfp_vocab_size(t) == 9);
+  IDS(t, "  ab a  ", TFP_ADD_SPECIAL, 3, 6, 7);
+  for (i = 0; i < m.n; i++) { /* cut anywhere: an error, or what is there */
+    put_bytes(path, m.at, i);
+    tfp_tokenizer_free(tfp_tokenizer_load(ctx, dir));
+    CHECK(tfp_error(ctx) == TFP_OK || tfp_error(ctx) == TFP_ERR_FORMAT);
+    tfp_clear_error(ctx);
+  }
+  for (i = 0; i < 8 * m.n; i++) { /* any bit turned */
+    bad = m;
+    bad.at[i / 8] = (char)(bad.at[i / 8] ^ 1 << i % 8);
+    put_bytes(path, bad.at, bad.n);
+    tfp_tokenizer_free(tfp_tokenizer_load(ctx, dir));
+    tfp_clear_error(ctx);
+  }
+  put_bytes(path, "", 0);
+  CHECK(!tfp_tokenizer_load(ctx, dir));
+  FAILS(ctx, TFP_ERR_FORMAT, "sentencepiece");
+  m.n = 0; /* a score that is no number, an unk that is no piece */
+  small_spiece(&m, 1, 0, 0);
+  for (i = 0; memcmp(m.at + i, "\0\0\0\xC0", 4); i++) continue; /* -2.0f */
+  memcpy(m.at + i, "\0\0\xC0\x7F", 4);
+  put_bytes(path, m.at, m.n);
+  CHECK(!tfp_tokenizer_load(ctx, dir));
+  FAILS(ctx, TFP_ERR_FORMAT, "piece 3");
+  tfp_destroy(ctx);
+}
+
+/* Files of the new kinds that contradict themselves, or want much. */
+static void tokenizer_hostile_models(void) {
+  static const struct {
+    const char *norm, *model;
+    tfp_status status;
+    const char *words;
+  } cases[] = {
+      {"", "{\"type\":\"Unigram\",\"vocab\":[]}", TFP_ERR_FORMAT, "list of pieces"},
+      {"", "{\"type\":\"Unigram\",\"vocab\":{}}", TFP_ERR_FORMAT, "list of pieces"},
+      {"", "{\"type\":\"Unigram\",\"vocab\":[[\"a\"]]}", TFP_ERR_FORMAT, "piece 0"},
+      {"", "{\"type\":\"Unigram\",\"vocab\":[[\"a\",\"b\"]]}", TFP_ERR_FORMAT, "piece 0"},
+      {"", "{\"type\":\"Unigram\",\"vocab\":[[1,2]]}", TFP_ERR_FORMAT, "piece 0"},
+      {"", "{\"type\":\"Unigram\",\"vocab\":[[\"a\",-1],[\"a\",-2]]}", TFP_ERR_FORMAT, "twice"},
+      {"", "{\"type\":\"Unigram\",\"vocab\":[[\"a\",-1e999]]}", TFP_ERR_FORMAT, ""},
+      {"", "{\"type\":\"Unigram\",\"vocab\":[[\"a\",1e305]]}", TFP_ERR_FORMAT, "score of piece 0"},
+      {"", "{\"type\":\"Unigram\",\"unk_id\":1,\"vocab\":[[\"a\",-1]]}", TFP_ERR_FORMAT,
+       "unk_id 1"},
+      {"", "{\"type\":\"Unigram\",\"unk_id\":-2,\"vocab\":[[\"a\",-1]]}", TFP_ERR_FORMAT, "unk_id"},
+      {"", "{\"type\":\"Unigram\",\"unk_id\":4000000000,\"vocab\":[[\"a\",-1]]}", TFP_ERR_FORMAT,
+       "unk_id"},
+      {"", "{\"type\":\"Unigram\",\"unk_id\":\"0\",\"vocab\":[[\"a\",-1]]}", TFP_ERR_FORMAT,
+       "unk_id"},
+      {"", "{\"type\":\"WordPiece\",\"vocab\":{\"a\":0,\"b\":0}}", TFP_ERR_FORMAT, "twice"},
+      {"", "{\"type\":\"WordPiece\",\"vocab\":{\"a\":16000000}}", TFP_ERR_FORMAT, "id"},
+      {"", "{\"type\":\"WordPiece\",\"vocab\":[]}", TFP_ERR_FORMAT, "vocabulary"},
+      {"{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"!\"}", NULL, TFP_ERR_FORMAT, "base64"},
+      {"{\"type\":\"Precompiled\"}", NULL, TFP_ERR_FORMAT, "base64"},
+      {"{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"\"}", NULL, TFP_ERR_FORMAT,
+       "charsmap"},
+      {"{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"/////w==\"}", NULL, TFP_ERR_FORMAT,
+       "charsmap"},
+      {"{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"a+\"},\"content\":\"\"}", NULL,
+       TFP_ERR_UNSUPPORTED, "a+"},
+      {"{\"type\":\"Replace\",\"pattern\":{\"String\":\"\"},\"content\":\"\"}", NULL,
+       TFP_ERR_UNSUPPORTED, "Replace"},
+      {"{\"type\":\"Nmt\"}", NULL, TFP_ERR_UNSUPPORTED, "Nmt"}};
+  tfp_ctx *ctx = tfp_create(NULL);
+  static char deep[6000], bytes[2048], map[4096], text[3000];
+  static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  char dir[256];
+  size_t i, n = 0, trial;
+  int64_t at;
+  tfp_tokenizer *t;
+  snprintf(dir, sizeof dir, "%s", test_dir());
+  for (i = 0; i < sizeof cases / sizeof *cases; i++) {
+    t = load_made(ctx, dir, "", cases[i].norm, "", "",
+                  cases[i].model ? cases[i].model : "{\"type\":\"WordPiece\",\"vocab\":{\"a\":0}}");
+    snprintf(text, sizeof text, "case %d: %s", (int)i,
+             cases[i].model ? cases[i].model : cases[i].norm);
+    test_check(!t, text, __FILE__, __LINE__);
+    FAILS(ctx, cases[i].status, cases[i].words);
+  }
+  for (i = 0; i < 60; i++)
+    n += (size_t)sprintf(deep + n, "{\"type\":\"Sequence\",\"normalizers\":[");
+  for (i = 0; i < 60; i++) n += (size_t)sprintf(deep + n, "]}");
+  CHECK(!load_made(ctx, dir, "", deep, "", "", "{\"type\":\"WordPiece\",\"vocab\":{\"a\":0}}") ||
+        !tfp_error(ctx));
+  tfp_clear_error(ctx);
+  for (trial = 0; trial < 300;
+       trial++) { /* charsmaps of any bytes: an error, or texts of some kind */
+    int32_t ids[64];
+    for (i = 0; i < 2048; i++)
+      bytes[i] = (char)(tfp_random_bits(5, trial, i) & (trial & 1 ? 0xFF : 0x0F));
+    bytes[0] = 0, bytes[1] = 4, bytes[2] = bytes[3] = 0; /* 1024 bytes of trie */
+    for (i = 1028; i < 2048; i++) bytes[i] &= 127;
+    for (i = n = 0; i + 3 <= 2046; i += 3) {
+      const unsigned a = (unsigned char)bytes[i], b = (unsigned char)bytes[i + 1];
+      const unsigned c = (unsigned char)bytes[i + 2];
+      text[n++] = digits[a >> 2], text[n++] = digits[(a & 3) << 4 | b >> 4];
+      text[n++] = digits[(b & 15) << 2 | c >> 6], text[n++] = digits[c & 63];
+    }
+    text[n] = 0;
+    snprintf(map, sizeof map, "{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"%s\"}", text);
+    t = load_made(ctx, dir, "", map, "", "",
+                  "{\"type\":\"Unigram\",\"unk_id\":0,\"vocab\":[[\"a\",-1]]}");
+    for (at = 0; t && at < 50; at++) {
+      mixed_bytes(text, 40, trial * 100 + (uint64_t)at);
+      tfp_encode(t, text, 40, 0, ids, 64);
+      CHECK(tfp_error(ctx) == TFP_OK);
+    }
+    tfp_tokenizer_free(t);
+    tfp_clear_error(ctx);
+  }
+  tfp_destroy(ctx);
+}
+
+/* ---- memory that runs out while the new kinds load, encode, decode and save ---- */
+
+typedef struct failing { int64_t calls, blocks, fail_at; } failing;
+static void *failing_alloc(void *user, size_t bytes) {
+  failing *f = (failing *)user;
+  char *raw, *p;
+  if (++f->calls >= f->fail_at) return NULL;
+  raw = (char *)malloc(bytes + 128);
+  p = raw + 128 - (uintptr_t)raw % 64;
+  memcpy(p - sizeof raw, &raw, sizeof raw);
+  f->blocks++;
+  return p;
+}
+static void failing_release(void *user, void *block, size_t bytes) {
+  char *raw;
+  (void)bytes;
+  memcpy(&raw, (char *)block - sizeof raw, sizeof raw);
+  ((failing *)user)->blocks--;
+  free(raw);
+}
+static void tokenizer_memory_runs_out(void) {
+  static made m;
+  static char text[300000], back[300000];
+  static int32_t ids[300000];
+  char dir[2][300], path[400], saved[300];
+  int64_t n, i, count;
+  tfp_status status = TFP_ERR_NOMEM;
+  int k;
+  for (i = 0; i < (int64_t)sizeof text; i++) text[i] = "ab \xC3\xA9 unaffable,  hello"[i % 23];
+  snprintf(dir[0], sizeof dir[0], "%s/bert", test_dir());
+  snprintf(dir[1], sizeof dir[1], "%s", test_path("t5"));
+  snprintf(saved, sizeof saved, "%s", test_path("saved"));
+  for (n = 1; n < 2000; n++) {
+    failing f;
+    tfp_desc d;
+    tfp_ctx *ctx;
+    memset(&f, 0, sizeof f);
+    memset(&d, 0, sizeof d);
+    f.fail_at = n == 1 ? INT64_MAX : n; /* first a run that makes the files */
+    d.threads = 1;
+    d.allocator.user = &f, d.allocator.alloc = failing_alloc, d.allocator.release = failing_release;
+    ctx = tfp_create(&d);
+    if (n == 1) {
+      tfp_make_dir(ctx, dir[0]), tfp_make_dir(ctx, dir[1]), tfp_make_dir(ctx, saved);
+      snprintf(path, sizeof path, "%s/vocab.txt", dir[0]);
+      put_text(path, piece_vocab);
+      snprintf(path, sizeof path, "%s/spiece.model", dir[1]);
+      small_spiece(&m, 1, 1, 0);
+      put_bytes(path, m.at, m.n);
+    }
+    for (k = 0; ctx && k < 2; k++) {
+      tfp_tokenizer *t = tfp_tokenizer_load(ctx, dir[k]);
+      count = tfp_encode(t, text, (int64_t)sizeof text, 0, ids, 300000);
+      tfp_decode(t, ids, count < 0 ? 0 : count, 0, back, sizeof back);
+      tfp_encode_spans(t, text, 3000, text, 50, NULL, NULL, 0);
+      if (t) tfp_tokenizer_save(t, saved, 0);
+    }
+    status = tfp_error(ctx);
+    CHECK(f.calls < n || n == 1 || status == TFP_ERR_NOMEM);
+    tfp_destroy(ctx);
+    CHECK(f.blocks == 0);
+    if (n > 1 && f.calls < n) break;
+  }
+  CHECK(n > 10 && n < 2000 && status == TFP_OK);
+}
+
 /* ---- the published vocabularies ---- */
 
 static tfp_tokenizer *published_gpt2(tfp_ctx *ctx) {
@@ -752,6 +1383,100 @@ static void tokenizer_gpt2_naughty(void) {
   tfp_destroy(ctx);
 }
 
+/* A published vocabulary under the name that the library looks for. */
+static tfp_tokenizer *published(tfp_ctx *ctx, const char *shared, const char *name,
+                                const char *config) {
+  const char *from = test_shared(shared);
+  char dir[256];
+  tfp_tokenizer *t;
+  if (!from) return NULL;
+  snprintf(dir, sizeof dir, "%s", test_dir());
+  copy_file(from, test_path(name));
+  if (config) put_text(test_path("tokenizer_config.json"), config);
+  t = tfp_tokenizer_load(ctx, dir);
+  OK(ctx);
+  return t;
+}
+/* One model's cases of tokenizer_tests.json: ids, and the text back. */
+static void check_cases(tfp_tokenizer *t, const char *model, int least) {
+  const char *path = test_shared("data/tokenizers/vectors/tokenizer_tests.json");
+  tfp_ctx *ctx = tfp_create(NULL);
+  tfp_json *root = path ? tfp_json_parse_file(ctx, path) : NULL;
+  const tfp_json *list = tfp_json_get(root, model), *v, *x;
+  int count = 0;
+  for (v = list ? list->child : NULL; v; v = v->next, count++) {
+    int32_t want[1024];
+    int64_t n = 0, bytes;
+    char text[4096];
+    const tfp_json *ids = tfp_json_get(tfp_json_get(v, "encoded"), "input_ids");
+    for (x = ids ? ids->child : NULL; x && n < 1024; x = x->next) want[n++] = (int32_t)x->integer;
+    ids_are(t, tfp_json_get_text(v, "input", ""), tfp_json_get(v, "input")->text_bytes,
+            TFP_ADD_SPECIAL | TFP_PARSE_SPECIAL, want, n, __LINE__);
+    bytes = tfp_decode(t, want, n, 0, text, sizeof text);
+    test_check(bytes >= 0 && !strcmp(text, tfp_json_get_text(v, "decoded_with_special", "")), text,
+               __FILE__, __LINE__);
+    tfp_decode(t, want, n, TFP_SKIP_SPECIAL, text, sizeof text);
+    test_check(!strcmp(text, tfp_json_get_text(v, "decoded_without_special", "")), text, __FILE__,
+               __LINE__);
+  }
+  CHECK(!path || count >= least);
+  tfp_json_free(root);
+  tfp_destroy(ctx);
+}
+/* A file of {"text", "token_ids"}. */
+static void check_encoded(tfp_tokenizer *t, const char *shared, int64_t least, int flags) {
+  const char *path = test_shared(shared);
+  tfp_ctx *ctx = tfp_create(NULL);
+  tfp_json *v = path ? tfp_json_parse_file(ctx, path) : NULL;
+  const tfp_json *list = tfp_json_get(v, "token_ids"), *x;
+  int32_t want[1024];
+  int64_t n = 0;
+  for (x = list ? list->child : NULL; x && n < 1024; x = x->next) want[n++] = (int32_t)x->integer;
+  CHECK(!path || n >= least);
+  if (v)
+    ids_are(t, tfp_json_get_text(v, "text", ""), tfp_json_get(v, "text")->text_bytes, flags, want,
+            n, __LINE__);
+  if (v && flags) {
+    static char back[4096];
+    tfp_decode(t, want, n, 0, back, sizeof back);
+    CHECK(!strcmp(back, tfp_json_get_text(v, "decoded_text", "")));
+  }
+  tfp_json_free(v);
+  tfp_destroy(ctx);
+}
+static void tokenizer_bert_vectors(void) {
+  tfp_ctx *ctx = tfp_create(NULL);
+  tfp_tokenizer *t = published(ctx, "data/tokenizers/bert/bert_base_uncased_vocab.txt", "vocab.txt",
+                               "{\"clean_up_tokenization_spaces\":true}");
+  if (t) {
+    CHECK(tfp_vocab_size(t) == 30522);
+    specials_are(tfp_tokenizer_specials(t), -1, -1, 0, 100, 101, 102, 103);
+    IDS(t, "Hello world", TFP_ADD_SPECIAL, 101, 7592, 2088, 102);
+    check_encoded(t, "data/tokenizers/vectors/bert_uncased_encoded.json", 190, TFP_ADD_SPECIAL);
+    check_vectors(t, test_shared("data/tokenizers/vectors/ggml-vocab-bert-bge.gguf.inp"),
+                  test_shared("data/tokenizers/vectors/ggml-vocab-bert-bge.gguf.out"), 40);
+    check_cases(t, "bert-base-uncased", 18);
+  }
+  tfp_destroy(ctx);
+}
+static void tokenizer_t5_vectors(void) {
+  static const char *const from[] = {"data/tokenizers/t5/tokenizer.json",
+                                     "data/tokenizers/t5/spiece.model"};
+  static const char *const names[] = {"tokenizer.json", "spiece.model"};
+  int i;
+  for (i = 0; i < 2; i++) {
+    tfp_ctx *ctx = tfp_create(NULL);
+    tfp_tokenizer *t = published(ctx, from[i], names[i], "{\"clean_up_tokenization_spaces\":true}");
+    if (t) {
+      CHECK(tfp_vocab_size(t) == 32100 && tfp_tokenizer_specials(t).sentinel0 == 32099);
+      IDS(t, "Hello world <extra_id_0>", TFP_ADD_SPECIAL | TFP_PARSE_SPECIAL, 8774, 296, 32099, 1);
+      check_encoded(t, "data/tokenizers/vectors/t5_base_encoded.json", 201, TFP_ADD_SPECIAL);
+      check_cases(t, "t5-base", 18);
+    }
+    tfp_destroy(ctx);
+  }
+}
+
 void test_tokenizer(void) {
   RUN(tokenizer_specials_of_bytes);
   RUN(tokenizer_specials_of_bpe);
@@ -766,7 +1491,18 @@ void test_tokenizer(void) {
   RUN(tokenizer_words_of_gpt2);
   RUN(tokenizer_save_and_load);
   RUN(tokenizer_hostile_files);
+  RUN(tokenizer_stages);
+  RUN(tokenizer_added_tokens);
+  RUN(tokenizer_wordpiece);
+  RUN(tokenizer_unigram);
+  RUN(tokenizer_bpe_options);
+  RUN(tokenizer_spans);
+  RUN(tokenizer_spiece);
+  RUN(tokenizer_hostile_models);
+  RUN(tokenizer_memory_runs_out);
   RUN(tokenizer_gpt2_vectors);
   RUN(tokenizer_roberta_vectors);
+  RUN(tokenizer_bert_vectors);
+  RUN(tokenizer_t5_vectors);
   RUN(tokenizer_gpt2_naughty);
 }

@@ -6,6 +6,7 @@
                      it from the package unicodedata2 (pip install unicodedata2==16.0.0)
   make.py --forms    prints the other tables. Each is of another Unicode version, the normal forms of
                      9.0 and punctuation of 8.0, so they are read off the package tokenizers
+  make.py --words    prints tfpi_word_flips, off the same package
   make.py --check    with tokenizers, and $CC or cc: compares every code point, and many sequences,
                      with what the reference does
 """
@@ -190,6 +191,28 @@ def forms():
     table("int32_t", "tfpi_unicode_maps", differences(ref.maps()))
 
 
+def words():
+    """Where \\w is not "letter, number or mark": by whether a character joins an "a" before it"""
+    from tokenizers import pre_tokenizers
+    ref = Reference()
+    split = pre_tokenizers.Whitespace().pre_tokenize_str
+    gpt2 = pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str
+    flips, before = [], False
+    for c in range(0x110000):
+        s = chr(c) if not 0xD800 <= c < 0xE000 else ""
+        word = split("a" + s)[0][0] == "a" + s
+        here = len(gpt2("a" + s)) == 1 or len(gpt2("1" + s)) == 1 or ref.strip_all(s) == ""
+        other = bool(s) and word != here
+        if other != before:
+            flips.append(c)
+        before = other
+    steps = [b - a for a, b in zip([0] + flips, flips)]
+    print("/* Where \\w of the reference's patterns (Rust's: letters, marks, decimal digits, connectors) is not")
+    print(" * the same as \"letter, number or mark\" by the tables here: code points up to the next change, in")
+    print(" * turn from the same to the other and back. Made by tests/unicode/make.py --words. */")
+    table("uint16_t", "tfpi_word_flips", list(zip(steps[::2], steps[1::2])))
+
+
 # ---- the check ----
 
 def samples():
@@ -248,6 +271,8 @@ def main():
         sys.exit(check_runs(classes()) + check_forms() != 0)
     if "--forms" in sys.argv:
         return forms()
+    if "--words" in sys.argv:
+        return words()
     print("/* Unicode %s, as the reference has it. Runs of letters, numbers and white space: code points" % VERSION)
     print(" * since the end of the run before, then length*4 + class. Made by tests/unicode/make.py. */")
     table("uint32_t", "tfpi_unicode_runs", [(g, n * 4 + k) for g, n, k in runs(classes())])
