@@ -228,7 +228,7 @@ def said_by_files(only, seed):
 # ---- 2. models that pretrain made ----
 
 TEXT = "".join("The %s sat on the %s, and the %s saw %d birds.\n" % (a, b, c, n) for n, (a, b, c) in enumerate(
-    [(a, b, c) for a in ("cat", "dog", "fox", "hen") for b in ("mat", "wall", "hill", "roof") for c in ("king", "child", "cook")]))
+    [(a, b, c) for _ in range(4) for a in ("cat", "dog", "fox", "hen") for b in ("mat", "wall", "hill", "roof") for c in ("king", "child", "cook")]))
 AUTO = {"bert": tr.AutoModelForMaskedLM, "roberta": tr.AutoModelForMaskedLM, "gpt2": tr.AutoModelForCausalLM,
         "bloom": tr.AutoModelForCausalLM, "t5": tr.AutoModelForSeq2SeqLM, "bart": tr.AutoModelForSeq2SeqLM}
 ARCH = {"bert": "encoder", "roberta": "encoder", "gpt2": "decoder", "bloom": "decoder", "t5": "seq2seq", "bart": "seq2seq"}
@@ -241,7 +241,7 @@ def pretrained(family, kind):
         f.write(TEXT)
     d = os.path.join(work, "model")
     if kind not in ("bytes", "chars"):  # a vocabulary learnt first
-        run("train-tokenizer", "--kind", kind, "--vocab", 320, "--out", os.path.join(work, kind), os.path.join(work, "text.txt"))
+        run("train-tokenizer", "--kind", kind, "--family", family, "--vocab", 420, "--out", os.path.join(work, kind), os.path.join(work, "text.txt"))
         kind = os.path.join(work, kind)
     run("pretrain", "--arch", ARCH[family], "--family", family, "--data", os.path.join(work, "text.txt"), "--out", d, "--tokenizer", kind,
         "--layers", 2, "--heads", 2, "--hidden", 32, "--seq", 32, "--batch", 4, "--steps", 5, "--lr", "3e-3", "--seed", 3)
