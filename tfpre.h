@@ -1460,6 +1460,7 @@ struct tfp_params {
   int64_t numel;        /* numbers in use */
   int64_t flat;         /* numbers in a flat array: numel and the gaps of alignment */
   int64_t decayed;      /* the first so many of them are decayed */
+  int64_t trained;      /* the first so many change; behind them lies what is frozen */
   tfp_real *data, *grad; /* grad is NULL without training */
   struct tfpi_arena *arena;
 };
@@ -2711,7 +2712,7 @@ typedef enum tfp_early_stopping {
 /* How a text is written. All zero is greedy search of 20 tokens, up to the model's end token. The
  * names in brackets are those of generation_config.json, where the field has another. */
 typedef struct tfp_gen_desc {
-  int64_t max_new;    /* new tokens at most (max_new_tokens); 0: as max_length says */
+  int64_t max_new;    /* new tokens at most (max_new_tokens), up to 2^24; 0: as max_length says */
   int64_t max_length; /* prompt (encoder-decoders: start token) and new tokens; 0: 20 new tokens,
                          or as many as learned positions leave */
   int64_t min_new;    /* no end before so many new tokens (min_new_tokens); wins over min_length */
@@ -2724,7 +2725,7 @@ typedef struct tfp_gen_desc {
   double min_p;       /* draw among those with so many times the probability of the likeliest */
   uint64_t seed;      /* of the draws */
   /* beam search */
-  int64_t beams;      /* texts that run at once (num_beams); 0 means 1: no beam search */
+  int64_t beams; /* texts that run at once (num_beams), at most 1024; 0 means 1: no beam search */
   double length_penalty;             /* scores are divided by new tokens to this power; 0 means 1 */
   tfp_early_stopping early_stopping;
   /* what the scores go through first: logits, or in beam search log-probabilities */
@@ -13034,15 +13035,16 @@ TFP_API tfp_status tfp_params_finish(tfp_params *set, int trainable) {
   ctx = set->ctx;
   if (ctx->status) return ctx->status;
   if (set->flat) return tfpi_fail(ctx, TFP_ERR_STATE, "params_finish: called twice");
-  for (pass = 1; pass >= 0; pass--) {
+  for (pass = 0; pass < 3; pass++) {
     for (p = set->first; p; p = p->next) {
-      if ((p->decay != 0) != pass) continue;
+      if ((p->frozen ? 2 : p->decay ? 0 : 1) != pass) continue;
       p->offset = set->flat;
       set->numel += tfp_numel(p->tensor);
       if (p->mapped) continue;
       set->flat += tfpi_ceil_div(tfp_numel(p->tensor), TFPI_PARAM_ALIGN) * TFPI_PARAM_ALIGN;
     }
-    if (pass) set->decayed = set->flat;
+    if (pass == 0) set->decayed = set->flat;
+    if (pass == 1) set->trained = set->flat;
   }
   if (tfpi_take(set->arena, (size_t)set->flat * sizeof(tfp_real), TFPI_DATA, &data))
     return ctx->status;
@@ -22293,7 +22295,7 @@ TFP_API tfp_status tfp_adamw_step(tfp_adamw *opt, double lr, double *norm) {
   a.beta1 = opt->desc.beta1, a.beta2 = opt->desc.beta2, a.eps = opt->desc.eps;
   for (part = 0; part < 2; part++) { /* the decayed in front, then the others */
     const int64_t start = part ? set->decayed : 0;
-    a.n = (part ? set->flat : set->decayed) - start;
+    a.n = (part ? set->trained : set->decayed) - start;
     a.decay = part && !opt->desc.decay_all ? 0 : opt->desc.weight_decay;
     if (!set->data || a.n < 1) continue;
     a.p = set->data + start, a.g = set->grad + start, a.m = opt->m + start, a.v = opt->v + start;
@@ -22639,7 +22641,7 @@ static const tfpi_gen_key tfpi_gen_keys[] = {
     {"min_new_tokens", TFPI_GEN_COUNT, TFPI_GEN(min_new), 0, TFPI_MANY},
     {"min_p", TFPI_GEN_REAL, TFPI_GEN(min_p), 0, 1},
     {"no_repeat_ngram_size", TFPI_GEN_COUNT, TFPI_GEN(no_repeat_ngram), 0, TFPI_MANY},
-    {"num_beams", TFPI_GEN_COUNT, TFPI_GEN(beams), 0, 65536},
+    {"num_beams", TFPI_GEN_COUNT, TFPI_GEN(beams), 0, 1024},
     {"pad_token_id", TFPI_GEN_ID, TFPI_GEN(pad), 0, 0},
     {"renormalize_logits", TFPI_GEN_FLAG, TFPI_GEN(renormalize), 0, 0},
     {"repetition_penalty", TFPI_GEN_REAL, TFPI_GEN(repetition_penalty), 0, 1e30},
@@ -23174,6 +23176,9 @@ static tfp_status tfpi_settle(tfpi_writer *w, const tfp_gen_desc *desc, int64_t 
     return tfpi_fail(w->ctx, TFP_ERR_ARG, "generate: max_length is %i, and the text has %i tokens",
                      w->max_length, w->start);
   w->max_length = tfpi_min64(w->max_length, w->start + max);
+  if (w->max_length - w->start > 1 << 24) /* a hostile number in a file must not take all memory */
+    return tfpi_fail(w->ctx, TFP_ERR_ARG, "generate: %i new tokens; at most 2^24 can be asked for",
+                     w->max_length - w->start);
   w->min_length = d->min_new ? w->start + d->min_new : d->min_length;
   w->begin = w->start + (w->start == 1 && d->forced_bos.n);
   w->window = learned ? c->max_positions : INT64_MAX / 4;
@@ -23286,7 +23291,8 @@ static int64_t tfpi_hand_over(tfpi_writer *w, int32_t *out, int64_t max, int64_t
     const int32_t *text = w->text + row * w->beams * w->limit + w->start;
     made = w->length - w->start;
     if (w->beams == 1 && !w->ctx->desc.dry_run) made = w->ended[row].length;
-    if (w->beams > 1 && best->done) text = best->ids, made = best->length;
+    if (w->beams > 1 && !w->ctx->desc.dry_run) /* no length where nothing could be written */
+      text = best->ids, made = best->done ? best->length : 0;
     memcpy(out + row * max, text, (size_t)made * sizeof *out);
     for (i = 0; w->beams > 1 && w->rows == 1 && d->on_token && i < made; i++)
       if (d->on_token(d->user, out[i])) made = i + 1;

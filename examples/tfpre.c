@@ -218,7 +218,7 @@ static const option option_table[] = {
      "draw among the fewest tokens that reach X"},
     {GENERATE, "min-p", REAL, AT(min_p), 0, 1, NAN, "X",
      "draw among tokens at least X times as likely as the likeliest"},
-    {GENERATE, "beams", COUNT, AT(beams), 1, 65536, NAN, "N",
+    {GENERATE, "beams", COUNT, AT(beams), 1, 1024, NAN, "N",
      "beam search of N texts at once: 1, or as generation_config.json says"},
     {GENERATE, "length-penalty", REAL, AT(length_penalty), -1e6, 1e6, NAN, "X",
      "beam scores are divided by length to the power of X: 1"},

@@ -155,6 +155,24 @@ static void generate_refuses(void) {
   d.temperature = 1, d.top_p = 1.5;
   CHECK(tfp_generate(m, prompt, 6, &d, out, 4) == -1);
   FAILS(ctx, TFP_ERR_ARG, "1.5");
+  memset(&d, 0, sizeof d);
+  d.beams = 1025;
+  CHECK(tfp_generate(m, prompt, 6, &d, out, 4) == -1);
+  FAILS(ctx, TFP_ERR_ARG, "num_beams is 1025");
+  d.beams = 1, d.repetition_penalty = -0.5;
+  CHECK(tfp_generate(m, prompt, 6, &d, out, 4) == -1);
+  FAILS(ctx, TFP_ERR_ARG, "repetition_penalty is -0.5");
+  d.repetition_penalty = 0, d.length_penalty = NAN;
+  CHECK(tfp_generate(m, prompt, 6, &d, out, 4) == -1);
+  FAILS(ctx, TFP_ERR_ARG, "length_penalty is nan");
+  d.length_penalty = 0, d.max_new = INT32_MAX; /* fine where there is room for four */
+  CHECK(tfp_generate(m, prompt, 6, &d, out, 4) > 0);
+  OK(ctx);
+  CHECK(tfp_generate(m, prompt, 6, &d, out, INT32_MAX) == -1);
+  FAILS(ctx, TFP_ERR_ARG, "2147483647 new tokens");
+  d.max_new = 0, d.suppress.n = 2;
+  CHECK(tfp_generate(m, prompt, 6, &d, out, 4) == -1);
+  FAILS(ctx, TFP_ERR_ARG, "suppress_tokens has 2 ids");
   CHECK(tfp_generate(m, wrong, 3, NULL, out, 4) == -1);
   FAILS(ctx, TFP_ERR_DATA, "61");
   CHECK(tfp_generate(model_of(ctx, "bert-tiny"), prompt, 6, NULL, out, 4) == -1);
@@ -400,6 +418,9 @@ static void beams_by_hand(void) {
   CHECK(writes(m, 1, &d, "257"));
   bad.at = words, bad.n = 2, d.bad_words = &bad, d.n_bad_words = 1;
   CHECK(writes(m, 1, &d, "247"));
+  d.max_new = 1, d.forced_eos.n = 1; /* 6 is the only token, and it may not come */
+  d.suppress.at = &six, d.suppress.n = 1;
+  CHECK(writes(m, 1, &d, ""));
   OK(ctx);
   tfp_destroy(ctx);
 }

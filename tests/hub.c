@@ -506,6 +506,36 @@ static void hub_mapped(void) {
     tfp_destroy(ctx);
   }
 }
+/* What is frozen stays to the bit, also where all parameters are decayed. */
+static void hub_frozen_stays(void) {
+  static const int32_t ids[] = {5, 6, 7, 2}, dec[] = {2, 5, 6}, labels[] = {5, 6, 7};
+  tfp_ctx *ctx = tfp_create(NULL);
+  tfp_adamw_desc d;
+  tfp_config c;
+  tfp_model *m;
+  tfp_adamw *opt;
+  tfp_batch b;
+  tfp_output out;
+  tfp_param *bias, *words;
+  tfp_real kept;
+  tfp_config_preset("bart-tiny", &c);
+  c.vocab_size = 131, c.tied = 0, c.own_words = 1;
+  m = tfp_model_create(ctx, &c, 1);
+  bias = tfp_params_find(m->params, "lm.b"), words = tfp_params_find(m->params, "word.w");
+  ((tfp_real *)bias->tensor->data)[7] = 3;
+  kept = ((tfp_real *)words->tensor->data)[500];
+  memset(&d, 0, sizeof d), memset(&b, 0, sizeof b);
+  d.weight_decay = 0.5, d.decay_all = 1;
+  opt = tfp_adamw_create(m->params, &d);
+  b.B = 1, b.T = 4, b.S = 3, b.ids = ids, b.dec_ids = dec, b.labels = labels, b.n_labels = 3;
+  CHECK(tfp_forward(m, &b, TFP_WANT_LOSS, NULL, &out) == TFP_OK);
+  CHECK(tfp_backward(ctx, out.loss) == TFP_OK);
+  CHECK(tfp_adamw_step(opt, 0.1, NULL) == TFP_OK);
+  OK(ctx);
+  CHECK(((tfp_real *)bias->tensor->data)[7] == 3);
+  CHECK(((tfp_real *)words->tensor->data)[500] == kept && kept != 0);
+  tfp_destroy(ctx);
+}
 /* Sizes that the weights belie are refused before memory is taken for them. */
 static void hub_hostile_sizes(void) {
   static const char *const changes[][2] = {
@@ -713,6 +743,7 @@ void test_hub(void) {
   RUN(hub_refused_fields);
   RUN(hub_hostile_sizes);
   RUN(hub_mapped);
+  RUN(hub_frozen_stays);
   RUN(hub_other_names_of_fields);
   RUN(hub_card);
 }
