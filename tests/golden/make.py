@@ -63,16 +63,20 @@ def cases(z, extra=False):
     d, L, H, F, V, P = (z[k] for k in ("d", "layers", "heads", "ffn", "vocab", "positions"))
     bert = dict(vocab_size=V, hidden_size=d, num_hidden_layers=L, num_attention_heads=H, intermediate_size=F,
                 max_position_embeddings=P, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    roberta = dict(bert, type_vocab_size=1, pad_token_id=1, bos_token_id=0, eos_token_id=2, layer_norm_eps=1e-5)
-    gpt2 = dict(vocab_size=V, n_positions=P, n_embd=d, n_layer=L, n_head=H, n_inner=F, resid_pdrop=0.0, embd_pdrop=0.0,
+    roberta = dict(bert, type_vocab_size=1, pad_token_id=1, bos_token_id=0, eos_token_id=2,
+                   layer_norm_eps=1e-5)
+    gpt2 = dict(vocab_size=V, n_positions=P, n_embd=d, n_layer=L, n_head=H, n_inner=F, resid_pdrop=0.0,
+                embd_pdrop=0.0,
                 attn_pdrop=0.0, bos_token_id=1, eos_token_id=1, pad_token_id=0, classifier_dropout=0.0)
     bloom = dict(vocab_size=V, hidden_size=d, n_layer=L, n_head=H, hidden_dropout=0.0, attention_dropout=0.0,
                  bos_token_id=1, eos_token_id=2, pad_token_id=3, classifier_dropout=0.0)
     t5 = dict(vocab_size=V, d_model=d, d_kv=d // H + 2, d_ff=F, num_layers=L, num_heads=H, dropout_rate=0.0,
-              relative_attention_num_buckets=8, relative_attention_max_distance=20, pad_token_id=0, eos_token_id=1,
+              relative_attention_num_buckets=8, relative_attention_max_distance=20, pad_token_id=0,
+              eos_token_id=1,
               decoder_start_token_id=0)
     bart = dict(vocab_size=V, d_model=d, encoder_layers=L, decoder_layers=L, encoder_attention_heads=H,
-                decoder_attention_heads=H, encoder_ffn_dim=F, decoder_ffn_dim=F, max_position_embeddings=P, dropout=0.0,
+                decoder_attention_heads=H, encoder_ffn_dim=F, decoder_ffn_dim=F, max_position_embeddings=P,
+                dropout=0.0,
                 attention_dropout=0.0, activation_dropout=0.0, pad_token_id=1, bos_token_id=0, eos_token_id=2,
                 decoder_start_token_id=2, forced_eos_token_id=None)
     B, R, G, O, T, A = tr.BertConfig, tr.RobertaConfig, tr.GPT2Config, tr.BloomConfig, tr.T5Config, tr.BartConfig
@@ -85,19 +89,22 @@ def cases(z, extra=False):
         Case("bert-cls", tr.BertForSequenceClassification, B(**bert, num_labels=3), "cls"),
         Case("bert-regression", tr.BertForSequenceClassification, B(**bert, num_labels=1), "regression"),
         Case("bert-multilabel", tr.BertForSequenceClassification, B(**bert, **many), "multilabel"),
-        Case("bert-token", tr.BertForTokenClassification, B(**bert, num_labels=5, hidden_act="relu"), "token"),
+        Case("bert-token", tr.BertForTokenClassification, B(**bert, num_labels=5, hidden_act="relu"),
+             "token"),
         Case("bert-qa", tr.BertForQuestionAnswering, B(**bert), "qa"),
         Case("bert-choice", tr.BertForMultipleChoice, B(**bert), "choice"),
         Case("bert-base", tr.BertModel, B(**bert), "base"),
         Case("roberta-mlm", tr.RobertaForMaskedLM, R(**roberta), "mlm"),
         Case("roberta-cls", tr.RobertaForSequenceClassification, R(**roberta, num_labels=3), "cls"),
-        Case("roberta-token", tr.RobertaForTokenClassification, R(**dict(roberta, pad_token_id=3), num_labels=4), "token"),
+        Case("roberta-token", tr.RobertaForTokenClassification,
+             R(**dict(roberta, pad_token_id=3), num_labels=4), "token"),
         Case("roberta-qa", tr.RobertaForQuestionAnswering, R(**roberta, hidden_act="silu"), "qa"),
         Case("roberta-base", tr.RobertaModel, R(**roberta), "base"),
         Case("gpt2-lm", tr.GPT2LMHeadModel, G(**gpt2), "lm"),
         Case("gpt2-cls", tr.GPT2ForSequenceClassification,
              G(**dict(gpt2, n_inner=None), num_labels=3, scale_attn_by_inverse_layer_idx=True), "cls"),
-        Case("gpt2-token", tr.GPT2ForTokenClassification, G(**gpt2, num_labels=4, activation_function="gelu"), "token"),
+        Case("gpt2-token", tr.GPT2ForTokenClassification, G(**gpt2, num_labels=4, activation_function="gelu"),
+             "token"),
         Case("gpt2-qa", tr.GPT2ForQuestionAnswering, G(**gpt2, layer_norm_epsilon=1e-3), "qa"),
         Case("bloom-lm", tr.BloomForCausalLM, O(**bloom), "lm"),
         Case("bloom-lm-6heads", tr.BloomForCausalLM, O(**six), "lm", two_ends=True),
@@ -109,19 +116,23 @@ def cases(z, extra=False):
         Case("t5-gated", tr.T5ForConditionalGeneration,
              T(**t5, feed_forward_proj="gated-gelu", tie_word_embeddings=False), "seq2seq", own_head=True),
         Case("t5-cls", tr.T5ForSequenceClassification, T(**t5, num_labels=3), "cls"),
-        Case("t5-token", tr.T5ForTokenClassification, T(**t5, num_labels=4, feed_forward_proj="gated-silu"), "token"),
+        Case("t5-token", tr.T5ForTokenClassification, T(**t5, num_labels=4, feed_forward_proj="gated-silu"),
+             "token"),
         Case("t5-qa", tr.T5ForQuestionAnswering, T(**t5, num_decoder_layers=1), "qa"),
         Case("t5-encoder", tr.T5EncoderModel, T(**t5, feed_forward_proj="gated-gelu"), "base"),
         Case("bart-lm", tr.BartForConditionalGeneration, A(**bart), "seq2seq"),
-        Case("bart-cls", tr.BartForSequenceClassification, A(**dict(bart, decoder_layers=1), num_labels=3), "cls"),
+        Case("bart-cls", tr.BartForSequenceClassification, A(**dict(bart, decoder_layers=1), num_labels=3),
+             "cls"),
         Case("bart-qa", tr.BartForQuestionAnswering, A(**bart, scale_embedding=True), "qa"),
     ]
     if extra:
         out += [
             Case("roberta-choice", tr.RobertaForMultipleChoice, R(**roberta), "choice"),
-            Case("roberta-multilabel", tr.RobertaForSequenceClassification, R(**roberta, **many), "multilabel"),
+            Case("roberta-multilabel", tr.RobertaForSequenceClassification, R(**roberta, **many),
+                 "multilabel"),
             Case("bert-cls-2", tr.BertForSequenceClassification, B(**bert, num_labels=2), "cls"),
-            Case("bert-mlm-types", tr.BertForMaskedLM, B(**dict(bert, type_vocab_size=4), layer_norm_eps=1e-6), "mlm"),
+            Case("bert-mlm-types", tr.BertForMaskedLM,
+                 B(**dict(bert, type_vocab_size=4), layer_norm_eps=1e-6), "mlm"),
             Case("gpt2-base", tr.GPT2Model, G(**gpt2), "base"),
             Case("gpt2-regression", tr.GPT2ForSequenceClassification,
                  G(**gpt2, num_labels=2, problem_type="regression"), "regression"),
@@ -134,7 +145,8 @@ def cases(z, extra=False):
                  T(**t5, feed_forward_proj="gated-silu", num_decoder_layers=L - 1), "seq2seq"),
             Case("bart-base", tr.BartModel, A(**bart), "base2"),
             Case("bart-lm-scaled", tr.BartForConditionalGeneration,
-                 A(**dict(bart, encoder_layers=1), scale_embedding=True, activation_function="relu"), "seq2seq"),
+                 A(**dict(bart, encoder_layers=1), scale_embedding=True, activation_function="relu"),
+                 "seq2seq"),
             Case("bart-cls-2", tr.BartForSequenceClassification,
                  A(**bart, id2label={0: "NO", 1: "YES"}, label2id={"NO": 0, "YES": 1}), "cls"),
         ]
@@ -174,7 +186,8 @@ def enliven(model, g):
 
 def build(case, seed):
     """The model of a case, and the generator that its batches are drawn from."""
-    g = torch.Generator().manual_seed(seed * 1000003 + sum(ord(c) * 31 ** i for i, c in enumerate(case.name)) % 999983)
+    g = torch.Generator().manual_seed(seed * 1000003 + sum(ord(c) * 31 ** i for i,
+                                                           c in enumerate(case.name)) % 999983)
     config = copy.deepcopy(case.config)
     config._attn_implementation = "eager"
     model = case.cls(config).eval()
@@ -212,7 +225,8 @@ def batch(case, z, g, number):
         out["attention_mask"] = mask.long()
     if c.model_type == "bert":
         split = ints(1, T, (n, 1), g)
-        out["token_type_ids"] = (torch.arange(T)[None, :] >= split).long() * ints(1, c.type_vocab_size, (n, 1), g)
+        out["token_type_ids"] = (torch.arange(T)[None, :] >= split).long() * ints(1, c.type_vocab_size,
+            (n, 1), g)
     if kind in ("cls", "regression", "multilabel") and c.model_type in ("t5", "bart"):
         ids[:, 1] = c.eos_token_id  # the last of a row is read, and rows must have as many
         ids[torch.arange(n), ends - 1] = c.eos_token_id
@@ -239,7 +253,8 @@ def batch(case, z, g, number):
         out["labels"] = ints(0, choices, (rows,), g)
     elif kind == "qa":
         first, second = ints(0, T, (n,), g), ints(0, T, (n,), g)
-        out["start_positions"], out["end_positions"] = torch.minimum(first, second), torch.maximum(first, second)
+        out["start_positions"], out["end_positions"] = torch.minimum(first, second), torch.maximum(first,
+            second)
         if number % 2:  # an answer that was cut away, or its end alone: places behind the row do not count
             out["end_positions"][1] = T + 2
         if number % 4 == 1:
@@ -256,7 +271,8 @@ def batch(case, z, g, number):
 
 # ---- what is expected ----
 
-OUTPUTS = ("logits", "start_logits", "end_logits", "prediction_logits", "seq_relationship_logits", "last_hidden_state",
+OUTPUTS = ("logits", "start_logits", "end_logits", "prediction_logits", "seq_relationship_logits",
+           "last_hidden_state",
            "pooler_output")
 
 
@@ -326,7 +342,8 @@ def generations(model, twin, case, z, g):
             c.pad_token_id = case.config.pad_token_id
             c.eos_token_id = ends
         with torch.no_grad():
-            out = m.generate(input_ids=ids, attention_mask=torch.ones_like(ids) if mask is None else mask, do_sample=False,
+            out = m.generate(input_ids=ids, attention_mask=torch.ones_like(ids) if mask is None else mask,
+                             do_sample=False,
                              max_new_tokens=new, **o)
         return out[0].tolist() if mask is None else out.tolist()
 
@@ -348,8 +365,10 @@ def generations(model, twin, case, z, g):
         if all(a == b for _, a, b in these):
             out += [dict(input_ids=ids[0].tolist(), max_new_tokens=new, **o, ids=a) for o, a, _ in these]
         ids = prompt(first + len(out) // len(options))
-    together, close = [], nearby(model, g)  # BLOOM in double cannot hide padding on the left: its softmax is float32
-    for o in (options[1], options[3]):  # several prompts at once, shorter ones padded: decoders read up to the right edge
+    together, close = [], nearby(model,
+                                 g)  # BLOOM in double cannot hide padding on the left: its softmax is float32
+    for o in (options[1],
+              options[3]):  # several prompts at once, shorter ones padded: decoders read up to the right edge
         while True:
             mask = torch.arange(first)[None, :] < torch.tensor([first, first - 1, first - 2])[:, None]
             mask = mask if case.kind == "seq2seq" else mask.flip(1)
@@ -357,7 +376,8 @@ def generations(model, twin, case, z, g):
             a, b = (run(m, ids, o, ends, mask.long()) for m in (model, close))
             if a == b:
                 break
-        together.append(dict(input_ids=ids.tolist(), attention_mask=mask.long().tolist(), max_new_tokens=new, **o, ids=a))
+        together.append(dict(input_ids=ids.tolist(), attention_mask=mask.long().tolist(), max_new_tokens=new,
+                             **o, ids=a))
     model.config.eos_token_id = ends[0] if isinstance(ends, list) else ends
     return out, together
 
@@ -398,15 +418,18 @@ def make(case, out, z, seed):
     model.save_pretrained(d)
     write_lines(os.path.join(d, "batches.jsonl"), map(lists, batches))
     true, seen = outputs(twin, as_type(batches[0], torch.double)), outputs(model, batches[0])
-    noise = dict(logits=max(float(((seen[k] - v).abs() / v.abs().clamp(min=1)).max()) for k, v in true.items()))
+    noise = dict(logits=max(float(((seen[k] - v).abs() / v.abs().clamp(min=1)).max()) for k,
+                            v in true.items()))
     tensors = {k: v.float().contiguous() for k, v in true.items()}
     if len(batches) > 1:
         others = [nearby(model, g), nearby(model, g), model]
         losses, norms, grads = train(twin, batches)
         floats = [train(m, batches) for m in others]
-        noise.update(losses=max(apart(f[0], losses) for f in floats), norms=max(apart(f[1], norms) for f in floats),
+        noise.update(losses=max(apart(f[0], losses) for f in floats),
+                     norms=max(apart(f[1], norms) for f in floats),
                      floor=max(floor_of(f[2], grads) for f in floats))
-        exp.update(loss=digits(losses[0]), losses=list(map(digits, losses)), grad_norms=list(map(digits, norms)))
+        exp.update(loss=digits(losses[0]), losses=list(map(digits, losses)),
+                   grad_norms=list(map(digits, norms)))
         tensors.update({"grad." + n: t.float().contiguous() for n, t in grads.items()})
     tol = {k: float("%.1e" % (4 * noise[k])) for k in noise if k in GOALS and 4 * noise[k] > GOALS[k]}
     if tol:
@@ -418,7 +441,8 @@ def make(case, out, z, seed):
     with open(os.path.join(d, "expected.json"), "w") as f:
         f.write(json.dumps(exp)[:-1])
         for k, rows in lists_of.items():
-            f.write(', "%s": [\n' % k + ",\n".join(json.dumps(r, separators=(",", ":")) for r in rows) + "\n]")
+            f.write(', "%s": [\n' % k + ",\n".join(json.dumps(r, separators=(",", ":"))
+                                                   for r in rows) + "\n]")
         f.write("}\n")
     for name in os.listdir(d):
         os.chmod(os.path.join(d, name), 0o644)
@@ -444,15 +468,18 @@ def filters(path, seed):
     which of them goes under top_p is left to torch.sort, which does not say."""
     g = torch.Generator().manual_seed(seed)
     rows = []
-    for t, k, p in ((1.0, 0, 1.0), (0.7, 0, 1.0), (1.0, 5, 1.0), (1.0, 1, 1.0), (1.0, 40, 1.0), (1.0, 0, 0.9), (1.0, 0, 0.5),
-                    (1.0, 0, 0.05), (2.5, 0, 0.8), (0.25, 7, 1.0), (1.5, 6, 0.7), (0.5, 3, 0.99), (3.0, 12, 0.95)):
+    for t, k, p in ((1.0, 0, 1.0), (0.7, 0, 1.0), (1.0, 5, 1.0), (1.0, 1, 1.0), (1.0, 40, 1.0), (1.0, 0, 0.9),
+                    (1.0, 0, 0.5),
+                    (1.0, 0, 0.05), (2.5, 0, 0.8), (0.25, 7, 1.0), (1.5, 6, 0.7), (0.5, 3, 0.99),
+                    (3.0, 12, 0.95)):
         for steps in (64, 2):  # the second has many that are equal
             clear = False
             while not clear:
                 x = draw((24,), 2.0, g).mul(steps).round() / steps
                 kept, probs = filtered(x, t, k, p)
                 clear = not {float(x[i]) for i in kept} & {float(x[i]) for i in range(24) if i not in kept}
-            rows.append(dict(logits=x.tolist(), temperature=t, top_k=k, top_p=p, kept=kept, probabilities=probs))
+            rows.append(dict(logits=x.tolist(), temperature=t, top_k=k, top_p=p, kept=kept,
+                             probabilities=probs))
     with open(path, "w") as f:
         f.write("[\n" + ",\n".join(json.dumps(r, separators=(",", ":")) for r in rows) + "\n]\n")
 
@@ -467,8 +494,10 @@ def make_all(out, size, seed, only=None, extra=False, say=print):
         if only and only not in case.name:
             continue
         exp, noise, rows = make(case, out, SIZES[size], seed)
-        say("%-18s %s noise %s%s%s" % (case.name, "loss %.4f -> %.4f" % (exp["loss"], exp["losses"][-1]) if "loss" in exp else "",
-                                       " ".join("%s %.0e" % x for x in noise.items()), "".join(" %s %s" % (k, exp[k]) for k in ("tol", "floor") if k in exp),
+        say("%-18s %s noise %s%s%s" % (case.name, "loss %.4f -> %.4f" % (exp["loss"], exp["losses"][-1])
+                                       if "loss" in exp else "",
+                                       " ".join("%s %.0e" % x for x in noise.items()),
+                                       "".join(" %s %s" % (k, exp[k]) for k in ("tol", "floor") if k in exp),
                                        " lengths %s" % [len(r["ids"]) for r in rows] if rows else ""))
     filters(os.path.join(out, "filters.json"), seed)
     names = [c.name for c in cases(SIZES[size], extra) if os.path.isdir(os.path.join(out, c.name))]

@@ -42,7 +42,8 @@ def check(name, what, fn, *args):
     except Exception as e:  # whatever goes wrong in a check is its failure, and the next one runs
         failed += 1
         text = str(e).strip().replace("\n", " ") if str(e).strip() else type(e).__name__
-        print("FAIL", name, what + ":", ("" if isinstance(e, Wrong) else type(e).__name__ + " ") + text[:400], flush=True)
+        print("FAIL", name, what + ":", ("" if isinstance(e, Wrong) else type(e).__name__ + " ") + text[:400],
+              flush=True)
         return False
 
 
@@ -73,7 +74,8 @@ temporary.all = []
 
 def run(*words, stdin=None, timeout=120):
     """Standard output of build/tfpre; its one line of an error is raised."""
-    r = subprocess.run([TFPRE] + [str(w) for w in words], input=stdin, capture_output=True, timeout=timeout, text=True)
+    r = subprocess.run([TFPRE] + [str(w) for w in words], input=stdin, capture_output=True, timeout=timeout,
+                       text=True)
     if r.returncode:
         lines = r.stderr.strip().splitlines() or ["nothing on standard error"]
         raise Wrong("tfpre %s: status %d, %s" % (words[0], r.returncode, lines[-1][:300]))
@@ -82,7 +84,8 @@ def run(*words, stdin=None, timeout=120):
 
 def refused(words_of_error, *words):
     """build/tfpre must say no, in one line that has these words, and must not crash."""
-    r = subprocess.run([TFPRE] + [str(w) for w in words], capture_output=True, timeout=60, text=True, stdin=subprocess.DEVNULL)
+    r = subprocess.run([TFPRE] + [str(w) for w in words], capture_output=True, timeout=60, text=True,
+                       stdin=subprocess.DEVNULL)
     lines = r.stderr.strip().splitlines()
     if r.returncode == 0:
         raise Wrong("status 0 where it should be refused")
@@ -114,7 +117,8 @@ def logits(directory, b, *options):
 
 # ---- the reference ----
 
-OUTPUTS = ("logits", "start_logits", "end_logits", "prediction_logits", "seq_relationship_logits", "last_hidden_state",
+OUTPUTS = ("logits", "start_logits", "end_logits", "prediction_logits", "seq_relationship_logits",
+           "last_hidden_state",
            "pooler_output")
 
 
@@ -155,7 +159,8 @@ def same_outputs(got, want, b=None, tol=1e-4):
     for k, v in want.items():
         if k not in got:
             raise Wrong("no %s among %s" % (k, sorted(got)))
-        by_place = k not in ("pooler_output", "seq_relationship_logits") and not (k == "logits" and v.dim() < 3)
+        by_place = k not in ("pooler_output",
+                             "seq_relationship_logits") and not (k == "logits" and v.dim() < 3)
         x = apart(got[k], v, mask if by_place and not (b and ("decoder_input_ids" in b)) else None)
         if x > tol:
             raise Wrong("%s off by %.3g, more than %.1g" % (k, x, tol))

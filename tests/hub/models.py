@@ -22,8 +22,10 @@ import torch
 import transformers as tr
 from hub import Wrong, check, load_file, run
 
-OPTIONS = {"num_beams": "--beams", "length_penalty": "--length-penalty", "no_repeat_ngram_size": "--no-repeat-ngram",
-           "repetition_penalty": "--repetition-penalty", "min_new_tokens": "--min-new", "max_new_tokens": "--max-new"}
+OPTIONS = {"num_beams": "--beams", "length_penalty": "--length-penalty",
+           "no_repeat_ngram_size": "--no-repeat-ngram",
+           "repetition_penalty": "--repetition-penalty", "min_new_tokens": "--min-new",
+           "max_new_tokens": "--max-new"}
 
 
 def batches(d):
@@ -42,15 +44,18 @@ def outputs(d, tol):
 
 
 def steps(d, exp, grads, trained):
-    o = objects_with(run("trace", d, "--batches", os.path.join(d, "batches.jsonl"), "--steps", 10, "--lr", "1e-3", "--beta1", 0.9,
-                         "--beta2", 0.999, "--eps", "1e-8", "--weight-decay", 0.01, "--decay-all", "--clip", 0, "--grads", grads,
+    o = objects_with(run("trace", d, "--batches", os.path.join(d, "batches.jsonl"), "--steps", 10, "--lr",
+                         "1e-3", "--beta1", 0.9,
+                         "--beta2", 0.999, "--eps", "1e-8", "--weight-decay", 0.01, "--decay-all", "--clip",
+                         0, "--grads", grads,
                          "--out", trained, "--json"), "loss")
     tol = dict(make.GOALS, **exp.get("tol", {}))
     if len(o) != 10:
         raise Wrong("%d lines of ten steps" % len(o))
     losses = make.apart([x["loss"] for x in o], exp["losses"])
     norms = make.apart([x["grad_norm"] for x in o], exp["grad_norms"])
-    return "loss " + hub.at_most(losses, tol["losses"], "losses off by ") + " norm " + hub.at_most(norms, tol["norms"], "norms off by ")
+    return "loss " + hub.at_most(losses, tol["losses"], "losses off by ") + " norm " + hub.at_most(norms,
+        tol["norms"], "norms off by ")
 
 
 def objects_with(text, key):
@@ -59,12 +64,14 @@ def objects_with(text, key):
 
 def gradients(d, exp, path):
     got = load_file(path)
-    want = {k[5:]: v for k, v in load_file(os.path.join(d, "expected.safetensors")).items() if k.startswith("grad.")}
+    want = {k[5:]: v for k, v in load_file(os.path.join(d, "expected.safetensors")).items()
+            if k.startswith("grad.")}
     missing = sorted(set(want) - set(got))
     if missing:
         raise Wrong("%d missing, such as %s" % (len(missing), missing[0]))
     got, want = ({k: v.double() for k, v in x.items()} for x in (got, want))
-    return hub.at_most(make.grads_apart(got, want, exp.get("floor", 1e-3)), make.GOALS["grads"], "gradients off by ")
+    return hub.at_most(make.grads_apart(got, want, exp.get("floor", 1e-3)), make.GOALS["grads"],
+                       "gradients off by ")
 
 
 def generate(d, rows):
@@ -164,17 +171,23 @@ SAID = [
     ("max_length", dict(max_length=13)),
     ("max_new_tokens, and ends in a list", dict(max_new_tokens=9, eos_token_id=[7, 9, 11])),
     ("no end", dict(eos_token_id=None, max_new_tokens=15)),
-    ("as bart-large-cnn", dict(num_beams=4, no_repeat_ngram_size=3, early_stopping=True, length_penalty=2.0, min_length=6, max_length=17,
+    ("as bart-large-cnn", dict(num_beams=4, no_repeat_ngram_size=3, early_stopping=True, length_penalty=2.0,
+                               min_length=6, max_length=17,
                                forced_bos_token_id=0, forced_eos_token_id=2)),
     ("forced ends in a list", dict(forced_eos_token_id=[2, 5], max_new_tokens=6)),
-    ("a search that never stops early", dict(num_beams=3, early_stopping="never", length_penalty=1.5, max_new_tokens=9)),
+    ("a search that never stops early", dict(num_beams=3, early_stopping="never", length_penalty=1.5,
+                                             max_new_tokens=9)),
     ("a length penalty of 0", dict(num_beams=3, length_penalty=0.0, max_new_tokens=9)),
-    ("suppressed tokens", dict(suppress_tokens=[10, 11, 12, 13, 14, 15, 16, 17, 18, 19], begin_suppress_tokens=[20, 21, 22, 23], max_new_tokens=9)),
+    ("suppressed tokens", dict(suppress_tokens=[10, 11, 12, 13, 14, 15, 16, 17, 18, 19],
+                               begin_suppress_tokens=[20, 21, 22, 23], max_new_tokens=9)),
     ("bad words", dict(bad_words_ids=[[10], [11], [22, 22], [30, 31, 32]], max_new_tokens=12)),
-    ("the prompt's words", dict(encoder_repetition_penalty=1.3, encoder_no_repeat_ngram_size=2, max_new_tokens=9)),
+    ("the prompt's words", dict(encoder_repetition_penalty=1.3, encoder_no_repeat_ngram_size=2,
+                                max_new_tokens=9)),
     ("min_length and min_new_tokens", dict(min_length=9, min_new_tokens=3, max_new_tokens=14)),
-    ("sampling, unless --greedy", dict(do_sample=True, temperature=0.7, top_k=9, top_p=0.9, max_new_tokens=9)),
-    ("probabilities that sum to 1", dict(renormalize_logits=True, num_beams=2, repetition_penalty=1.5, max_new_tokens=9)),
+    ("sampling, unless --greedy", dict(do_sample=True, temperature=0.7, top_k=9, top_p=0.9,
+                                       max_new_tokens=9)),
+    ("probabilities that sum to 1", dict(renormalize_logits=True, num_beams=2, repetition_penalty=1.5,
+                                         max_new_tokens=9)),
 ]
 
 
@@ -191,7 +204,8 @@ def as_the_file_says(name, seed, said):
         ids = make.ints(5, z["vocab"], (1, n), g)
         more = dict(do_sample=False, temperature=None, top_k=None, top_p=None) if words else {}
         want = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **more)[0].tolist()
-        got = hub.objects(run("generate", d, "--ids", " ".join(map(str, ids[0].tolist())), "--json", *words))[-1]["ids"]
+        got = hub.objects(run("generate", d, "--ids", " ".join(map(str, ids[0].tolist())), "--json",
+                              *words))[-1]["ids"]
         if got != want:
             raise Wrong("got %s want %s" % (got, want))
     return "%d ids" % len(want)
@@ -227,11 +241,14 @@ def said_by_files(only, seed):
 
 # ---- 2. models that pretrain made ----
 
-TEXT = "".join("The %s sat on the %s, and the %s saw %d birds.\n" % (a, b, c, n) for n, (a, b, c) in enumerate(
-    [(a, b, c) for a in ("cat", "dog", "fox", "hen") for b in ("mat", "wall", "hill", "roof") for c in ("king", "child", "cook")]))
+TEXT = "".join("The %s sat on the %s, and the %s saw %d birds.\n" % (a, b, c, n) for n,
+               (a, b, c) in enumerate(
+    [(a, b, c) for _ in range(4) for a in ("cat", "dog", "fox", "hen")
+     for b in ("mat", "wall", "hill", "roof") for c in ("king", "child", "cook")]))
 AUTO = {"bert": tr.AutoModelForMaskedLM, "roberta": tr.AutoModelForMaskedLM, "gpt2": tr.AutoModelForCausalLM,
         "bloom": tr.AutoModelForCausalLM, "t5": tr.AutoModelForSeq2SeqLM, "bart": tr.AutoModelForSeq2SeqLM}
-ARCH = {"bert": "encoder", "roberta": "encoder", "gpt2": "decoder", "bloom": "decoder", "t5": "seq2seq", "bart": "seq2seq"}
+ARCH = {"bert": "encoder", "roberta": "encoder", "gpt2": "decoder", "bloom": "decoder", "t5": "seq2seq",
+        "bart": "seq2seq"}
 LINES = ["The cat sat on the mat.", " two  spaces and a\ttab", "Hat 3 Äpfel, für 5 €; 猫!", "x"]
 
 
@@ -240,8 +257,14 @@ def pretrained(family, kind):
     with open(os.path.join(work, "text.txt"), "w") as f:
         f.write(TEXT)
     d = os.path.join(work, "model")
-    run("pretrain", "--arch", ARCH[family], "--family", family, "--data", os.path.join(work, "text.txt"), "--out", d, "--tokenizer", kind,
-        "--layers", 2, "--heads", 2, "--hidden", 32, "--seq", 32, "--batch", 4, "--steps", 5, "--lr", "3e-3", "--seed", 3)
+    if kind not in ("bytes", "chars"):  # a vocabulary learnt first
+        run("train-tokenizer", "--kind", kind, "--family", family, "--vocab", 420, "--out",
+            os.path.join(work, kind), os.path.join(work, "text.txt"))
+        kind = os.path.join(work, kind)
+    run("pretrain", "--arch", ARCH[family], "--family", family, "--data", os.path.join(work, "text.txt"),
+        "--out", d, "--tokenizer", kind,
+        "--layers", 2, "--heads", 2, "--hidden", 32, "--seq", 32, "--batch", 4, "--steps", 5, "--lr", "3e-3",
+        "--seed", 3)
     return d
 
 
@@ -260,8 +283,9 @@ def auto_opened(d, family):
 
 def auto_tokenized(d, kind):
     tok = tr.AutoTokenizer.from_pretrained(d)
-    lines = LINES if kind == "bytes" else ["The cat sat on the mat.", "and  the fox saw 12 birds"]
-    got = [list(map(int, x.split())) for x in run("tokenize", d, stdin="".join(x + "\n" for x in lines)).splitlines()]
+    lines = LINES if kind in ("bytes", "bpe") else ["The cat sat on the mat.", "and  the fox saw 12 birds"]
+    got = [list(map(int, x.split())) for x in run("tokenize", d,
+                                                  stdin="".join(x + "\n" for x in lines)).splitlines()]
     if len(got) != len(lines):
         raise Wrong("%d lines of %d" % (len(got), len(lines)))
     for line, ids in zip(lines, got):
@@ -269,7 +293,7 @@ def auto_tokenized(d, kind):
         if ids != want:
             raise Wrong("%r: got %s want %s" % (line, ids, want))
         text = tok.decode(tok(line, add_special_tokens=False)["input_ids"])
-        if text != line:
+        if text != line and kind not in ("wordpiece", "unigram"):  # which lose cases and spaces
             raise Wrong("%r comes back as %r from the reference" % (line, text))
     return "%d lines" % len(lines)
 
@@ -278,8 +302,10 @@ def auto_written(d, family):
     """The reference writes from our model what we write."""
     model, tok = AUTO[family].from_pretrained(d).eval(), tr.AutoTokenizer.from_pretrained(d)
     ids = tok("The cat", return_tensors="pt")["input_ids"]
-    want = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=8)[0].tolist()
-    got = hub.objects(run("generate", d, "--prompt", "The cat", "--max-new", 8, "--greedy", "--json"))[-1]["ids"]
+    want = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False,
+                          max_new_tokens=8)[0].tolist()
+    got = hub.objects(run("generate", d, "--prompt", "The cat", "--max-new", 8, "--greedy",
+                          "--json"))[-1]["ids"]
     if got != want:
         raise Wrong("got %s want %s" % (got, want))
     return "%d ids" % len(want)
@@ -302,7 +328,7 @@ def auto_filled(d):
 
 def made_here(only):
     for family in AUTO:
-        for kind in ("bytes", "chars"):
+        for kind in ("bytes", "chars", {"bert": "wordpiece", "t5": "unigram"}.get(family, "bpe")):
             label, box = "pretrain/%s/%s" % (family, kind), []
             if only and only not in label:
                 continue
@@ -320,8 +346,10 @@ def made_here(only):
 # ---- 3. real weights ----
 
 SENTENCES = ["The quick brown fox jumps over the lazy dog.", "A fast auburn fox leaped over a sleepy hound.",
-             "Interest rates rose by half a point on Tuesday.", "naïve café — Ünïcödé, 東京 and ½ are words too!",
-             "unbelievable antidisestablishmentarianism", "OK", "What's that? It's a \"test\" (of 3,141.59 marks)."]
+             "Interest rates rose by half a point on Tuesday.",
+             "naïve café — Ünïcödé, 東京 and ½ are words too!",
+             "unbelievable antidisestablishmentarianism", "OK",
+             "What's that? It's a \"test\" (of 3,141.59 marks)."]
 
 
 def mini_directory():
@@ -359,7 +387,8 @@ def mini_converted(d, out):
 
 def mini_tokens(d):
     tok = tr.AutoTokenizer.from_pretrained(d)
-    got = [list(map(int, x.split())) for x in run("tokenize", d, stdin="".join(s + "\n" for s in SENTENCES)).splitlines()]
+    got = [list(map(int, x.split())) for x in run("tokenize", d,
+                                                  stdin="".join(s + "\n" for s in SENTENCES)).splitlines()]
     want = [tok(s)["input_ids"] for s in SENTENCES]
     if got != want:
         raise Wrong("got %s want %s" % next((g, w) for g, w in zip(got, want) if g != w))
@@ -378,7 +407,7 @@ def real_weights(d):
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    ap.add_argument("--seed", type=int, default=7)
+    ap.add_argument("--seed", type=int, default=int(os.environ.get("TFPRE_SEED", 7)))
     ap.add_argument("--only")
     a = ap.parse_args()
     for size, seed in (("odd", a.seed), ("wide", a.seed + 1)):

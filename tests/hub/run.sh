@@ -2,6 +2,7 @@
 # run.sh -- `make test-hub`: build/tfpre against Hugging Face's own code. Last line: "N passed, N failed[, N skipped]".
 #
 #   TFPRE_VENV=DIR   a virtual environment to use, made where it is missing (default ~/.cache/tfpre-venv)
+#   TFPRE_SEED=N     of the fresh models (default 7)
 #   sh tests/hub/run.sh [NAME...]   scripts by name: models wild tokens training
 #
 # Shows what fails; every line of every script is in build/tests/hub/NAME.log.
