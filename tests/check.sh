@@ -82,6 +82,18 @@ else
   skip "no sanitizers here"
 fi
 
+# ---- hostile files, for half a minute ----
+fuzz=$B/fuzz
+rm -rf $fuzz && mkdir -p $fuzz/inputs
+if clang -std=gnu99 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
+  -o $fuzz/fuzz tests/fuzz.c -lm -lpthread > $B/log 2>&1; then
+  $cc -std=gnu99 -O0 -DFUZZ_MAIN -o $fuzz/seeds tests/fuzz.c -lm -lpthread && $fuzz/seeds --seeds $fuzz/inputs
+  try "hostile files" $fuzz/fuzz -max_total_time=30 -timeout=20 -rss_limit_mb=2000 -verbosity=0 \
+    -artifact_prefix=$fuzz/ $fuzz/inputs
+else
+  skip "fuzzing: clang has no libFuzzer here"
+fi
+
 # ---- lint and examples ----
 try "lint" sh tests/lint.sh
 make -s run-examples > $B/log 2>&1
