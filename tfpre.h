@@ -13269,7 +13269,7 @@ TFP_API tfp_tensor *tfp_attention(tfp_ctx *ctx, tfp_tensor *q, tfp_tensor *k, tf
 
 TFP_API int64_t tfp_relative_bucket(int64_t distance, int bidirectional, int64_t buckets,
                                     int64_t max_distance) {
-  int64_t first = 0, n = -distance, exact, far;
+  int64_t first = 0, n = -distance, exact, wide;
   if (bidirectional) {
     buckets /= 2;
     if (distance > 0) first = buckets;
@@ -13280,9 +13280,9 @@ TFP_API int64_t tfp_relative_bucket(int64_t distance, int bidirectional, int64_t
   exact = buckets / 2;
   if (n < exact) return first + n;
   /* single precision, as the reference: it decides where a bucket ends */
-  far = exact + (int64_t)(logf((float)n / (float)exact) / logf((float)max_distance / (float)exact) *
+  wide = exact + (int64_t)(logf((float)n / (float)exact) / logf((float)max_distance / (float)exact) *
                           (float)(buckets - exact));
-  return first + (far < buckets - 1 ? far : buckets - 1);
+  return first + (wide < buckets - 1 ? wide : buckets - 1);
 }
 TFP_API tfp_tensor *tfp_relative_bias(tfp_ctx *ctx, tfp_tensor *table, int64_t T, int64_t S,
                                       int bidirectional, int64_t max_distance) {

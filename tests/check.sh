@@ -44,6 +44,13 @@ for cc in gcc clang; do
   done
 done
 
+# ---- Windows: compiled and linked, not run ----
+if command -v x86_64-w64-mingw32-gcc > /dev/null 2>&1; then
+  try "MinGW" x86_64-w64-mingw32-gcc -std=c99 -O0 $WARN -o $B/one.exe tests/compile/one.c tests/compile/use.c -lm -lpthread
+else
+  skip "x86_64-w64-mingw32-gcc is not installed"
+fi
+
 # ---- static: nothing is exported; each switch takes its symbols away ----
 cc=${CC:-cc}
 try "static builds" $cc -std=c99 -O0 $WARN -Wno-unused-function -o $B/static tests/compile/static.c -lm -lpthread
