@@ -222,7 +222,7 @@ static void heads_run(void) {
   int family, head;
   for (family = 0; family < TFP_FAMILY_COUNT; family++)
     for (head = 0; head < TFP_HEAD_COUNT; head++) {
-      tfp_ctx *ctx = context();
+      tfp_ctx *ctx;
       tfp_config c = tiny((tfp_family)family);
       tfp_model *m;
       tfp_output o;
@@ -231,6 +231,7 @@ static void heads_run(void) {
       const int64_t B = 3, T = 9, S = head == TFP_HEAD_CLASS ? 9 : 7;
       static const int32_t next[] = {1, 0, 1};
       if (head > TFP_HEAD_QA && c.arch != TFP_ENCODER) continue;
+      ctx = context();
       c.head = (tfp_head)head;
       if (c.family == TFP_T5 && head == TFP_HEAD_TAG) c.arch = TFP_ENCODER;
       m = tfp_model_create(ctx, &c, 1);
