@@ -13280,8 +13280,8 @@ TFP_API int64_t tfp_relative_bucket(int64_t distance, int bidirectional, int64_t
   exact = buckets / 2;
   if (n < exact) return first + n;
   /* single precision, as the reference: it decides where a bucket ends */
-  wide = exact + (int64_t)(logf((float)n / (float)exact) / logf((float)max_distance / (float)exact) *
-                          (float)(buckets - exact));
+  wide = exact + (int64_t)(logf((float)n / (float)exact) /
+                           logf((float)max_distance / (float)exact) * (float)(buckets - exact));
   return first + (wide < buckets - 1 ? wide : buckets - 1);
 }
 TFP_API tfp_tensor *tfp_relative_bias(tfp_ctx *ctx, tfp_tensor *table, int64_t T, int64_t S,
@@ -13457,7 +13457,7 @@ typedef struct tfpi_stage_spec {
   int32_t from_n, to_n;
 } tfpi_stage_spec;
 typedef struct tfpi_stages { int n; tfpi_stage_spec at[TFPI_STAGES_MAX]; } tfpi_stages;
-enum { TFPI_IN_MODEL = 1, TFPI_IS_ADDED = 2, TFPI_IS_SPECIAL = 4 };
+enum { TFPI_IN_MODEL = 1, TFPI_IS_ADDED = 2, TFPI_IS_SPECIAL = 4, TFPI_BY_USER = 8 };
 enum { TFPI_TEXT_A = -1, TFPI_TEXT_B = -2 }; /* pieces of a template that are not tokens */
 
 typedef struct tfpi_token {
@@ -18075,6 +18075,7 @@ typedef struct tfpi_spiece {
   int64_t n_charsmap, n_pieces, type, unk, bos, eos, pad;
   int byte_fallback, suffix, dummy_prefix, squeeze, escape;
   int inner; /* some piece has the sign for a blank inside */
+  float best; /* the highest score of a learnt piece */
 } tfpi_spiece;
 
 /* The trainer's settings (part 2) or the normaliser's (part 3). */
@@ -18107,7 +18108,7 @@ static int tfpi_spiece_scan(tfpi_spiece *m, const unsigned char *at, const unsig
   int more;
   memset(m, 0, sizeof *m);
   m->type = m->bos = m->dummy_prefix = m->squeeze = m->escape = 1;
-  m->eos = 2, m->pad = -1;
+  m->eos = 2, m->pad = -1, m->best = -INFINITY;
   while ((more = tfpi_next_field(&at, end, &f)) > 0) {
     if (f.number > 3) continue;
     if (!f.bytes) return -1;
@@ -18135,10 +18136,23 @@ static tfp_status tfpi_spiece_piece(tfp_tokenizer *tok, tfpi_spiece *m, const tf
                      "tfp_tokenizer_load: piece %i of the spiece.model is broken", id);
   memcpy(&score, &bits, sizeof score);
   tok->scores[id] = score;
+  if (type == 1 && score > m->best) m->best = score;
   for (i = 1; type == 1 && i + 3 <= n; i++) m->inner |= !memcmp(text + i, "\xE2\x96\x81", 3);
   return tfpi_token_add(tok, id, (const char *)text, (size_t)n, "", 0,
                         TFPI_IN_MODEL | (type == 2 || type == 3 ? TFPI_IS_ADDED | TFPI_IS_SPECIAL
-                                         : type == 4            ? TFPI_IS_ADDED : 0));
+                                         : type == 4 ? m->type == 2 ? TFPI_IS_ADDED : TFPI_BY_USER
+                                                     : 0));
+}
+/* What its user wanted as a piece is one wherever it stands: a score that no way round it has. The
+ * text is still one, so it does not do to cut it there, as for an added token. */
+static void tfpi_spiece_by_user(tfp_tokenizer *tok, const tfpi_spiece *m) {
+  int64_t i;
+  for (i = 0; i < tok->size; i++) {
+    if (!(tok->tokens[i].flags & TFPI_BY_USER)) continue;
+    tok->scores[i] = m->best > -INFINITY
+                       ? (double)((float)tok->tokens[i].text_n * m->best - 0.1f) : 0;
+    tok->tokens[i].flags &= ~TFPI_BY_USER;
+  }
 }
 
 /* BPE has no list of merges there: any two pieces whose sum is one merge, those of earlier pieces
@@ -18233,6 +18247,7 @@ static tfp_tokenizer *tfpi_load_spiece(tfp_ctx *ctx, const char *path, const tfp
   if (tok) tok->scores = (double *)tfpi_new(tok->arena, tok->cap, sizeof *tok->scores);
   while (tok && !ctx->status && tfpi_next_field(&at, end, &f) > 0)
     if (f.number == 1) tfpi_spiece_piece(tok, &m, &f);
+  if (tok) tfpi_spiece_by_user(tok, &m);
   if (tok && tfp_token_id(tok, extra) >= 0) sentinels = 0;
   for (i = sentinels - 1; i >= 0 && !ctx->status; i--) {
     char text[32];
