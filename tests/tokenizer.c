@@ -1129,6 +1129,10 @@ static void tokenizer_spiece(void) {
   FAILS(ctx, TFP_ERR_FORMAT, "sentencepiece");
   m.n = 0; /* a score that is no number, an unk that is no piece */
   small_spiece(&m, 1, 0, 0);
+  put_bytes(path, m.at, m.n);
+  t = tfp_tokenizer_load(ctx, dir);
+  IDS(t, "ab<x>a", 0, 3, 6, 8, 4); /* a user's piece does not begin a new text behind it */
+  OK(ctx);
   for (i = 0; memcmp(m.at + i, "\0\0\0\xC0", 4); i++) continue; /* -2.0f */
   memcpy(m.at + i, "\0\0\xC0\x7F", 4);
   put_bytes(path, m.at, m.n);
