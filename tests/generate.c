@@ -334,7 +334,7 @@ static void set_all(tfp_model *m, const char *name, float value) {
   for (i = 0; i < n; i++) values[i] = value;
   if (p) tfp_write(m->ctx, p->tensor, values, n);
 }
-static tfp_model *stub(tfp_ctx *ctx) {
+static tfp_model *toy(tfp_ctx *ctx) {
   static const struct { int from, to; double p; } odds[] = {
     {1, 2, .5}, {1, 3, .4}, {1, 7, .1},  {2, 4, .4}, {2, 5, .35}, {2, 7, .25}, {3, 7, .9},
     {3, 4, .1}, {4, 7, .6}, {4, 6, .4},  {5, 7, .97}, {5, 6, .03}, {6, 7, .55}, {6, 6, .45},
@@ -377,7 +377,7 @@ static int writes(tfp_model *m, int32_t first, const tfp_gen_desc *d, const char
  * 2-5 with .17, 2-4 with .12; 2-4-6 (.08) may go on through 6. Lengths are 2, 3, 3. */
 static void beams_by_hand(void) {
   tfp_ctx *ctx = context();
-  tfp_model *m = stub(ctx);
+  tfp_model *m = toy(ctx);
   tfp_gen_desc d;
   const int32_t three = 3, five = 5, six = 6;
   const int32_t words[2] = {2, 5};
@@ -427,7 +427,7 @@ static void beams_by_hand(void) {
 /* Log-probabilities are what a penalty punishes in beam search, logits without it. */
 static void penalties_by_hand(void) {
   tfp_ctx *ctx = context();
-  tfp_model *m = stub(ctx);
+  tfp_model *m = toy(ctx);
   tfp_gen_desc d;
   int32_t out[4];
   const int32_t text[2] = {4, 1}, after_pad[2] = {0, 7}, none = -1;
@@ -728,7 +728,7 @@ static void drawn_beams(void) {
   }
   CHECK(d.seed < 40);
   OK(ctx);
-  m = stub(ctx);
+  m = toy(ctx);
   memset(&d, 0, sizeof d);
   d.beams = 2, d.temperature = 0.01, d.max_new = 5;
   CHECK(writes(m, 3, &d, "7"));
