@@ -104,7 +104,8 @@
  * READING PATHS. An hour: this comment, >>ops.h, layernorm in >>ops.c with its kernels in
  * >>kernels.c, tfp_backward, then >>model.c from tfpi_run_block. The objectives: >>objectives.h,
  * whose examples have real ids. The speed: >>simd.c, beginning at the register block of the matrix
- * product.
+ * product. Files from elsewhere: the table tfpi_names in >>hub.c, then tfpi_load_from; tfpi_stage
+ * in >>tokenizer.c.
  *
  * REFERENCES. Vaswani et al. 2017 (arXiv:1706.03762); Devlin et al. 2018 (1810.04805); Liu et al.
  * 2019 (1907.11692); Radford et al. 2019; BigScience 2022 (2211.05100); Raffel et al. 2020
