@@ -325,12 +325,12 @@ static void filters_as_the_reference(void) {
  * Words are unit vectors, blocks add nothing, and the final norm is set so that it gives the unit
  * vector back: the logits behind token i are column i of the head, here log P(next | i). */
 
-enum { STUB = 8, END = 7 };
+enum { TOY = 8, END = 7 };
 static void set_all(tfp_model *m, const char *name, float value) {
   tfp_param *p = tfp_params_find(m->params, name);
-  static float values[STUB * STUB * 4];
+  static float values[TOY * TOY * 4];
   int64_t i, n = p ? tfp_numel(p->tensor) : 0;
-  CHECK(p && n <= STUB * STUB * 4);
+  CHECK(p && n <= TOY * TOY * 4);
   for (i = 0; i < n; i++) values[i] = value;
   if (p) tfp_write(m->ctx, p->tensor, values, n);
 }
@@ -341,19 +341,19 @@ static tfp_model *toy(tfp_ctx *ctx) {
     {7, 0, .9}, {7, 1, .1}, {0, 0, 1}};
   /* a unit vector of 8 numbers, normalised: 7 ^ 1/2 at its place, -7 ^ -1/2 elsewhere */
   const double hot = sqrt(7.0), cold = -1 / sqrt(7.0);
-  float word[STUB * STUB], head[STUB * STUB];
+  float word[TOY * TOY], head[TOY * TOY];
   tfp_config c;
   tfp_model *m;
   int i;
   CHECK(tfp_config_preset("gpt2-tiny", &c));
-  c.vocab_size = c.hidden = STUB, c.heads = 2, c.head_dim = 4, c.ffn = 8, c.decoder_layers = 1;
+  c.vocab_size = c.hidden = TOY, c.heads = 2, c.head_dim = 4, c.ffn = 8, c.decoder_layers = 1;
   c.max_positions = 16, c.bos = 1, c.eos = END, c.pad = 0, c.tied = 0, c.norm_eps = 1e-12;
   m = tfp_model_create(ctx, &c, 0);
-  for (i = 0; i < STUB * STUB; i++) word[i] = i % (STUB + 1) == 0, head[i] = -30;
+  for (i = 0; i < TOY * TOY; i++) word[i] = i % (TOY + 1) == 0, head[i] = -30;
   for (i = 0; i < (int)(sizeof odds / sizeof *odds); i++)
-    head[odds[i].to * STUB + odds[i].from] = (float)log(odds[i].p);
-  tfp_write(ctx, tfp_params_find(m->params, "word.w")->tensor, word, STUB * STUB);
-  tfp_write(ctx, tfp_params_find(m->params, "lm.w")->tensor, head, STUB * STUB);
+    head[odds[i].to * TOY + odds[i].from] = (float)log(odds[i].p);
+  tfp_write(ctx, tfp_params_find(m->params, "word.w")->tensor, word, TOY * TOY);
+  tfp_write(ctx, tfp_params_find(m->params, "lm.w")->tensor, head, TOY * TOY);
   set_all(m, "decoder.positions.w", 0);
   set_all(m, "decoder.0.out.w", 0);
   set_all(m, "decoder.0.out.b", 0);
